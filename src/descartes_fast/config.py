@@ -1,0 +1,346 @@
+"""Frozen configurations of client and server, and where their values come from.
+
+In rising order: the defaults below, a TOML file (``[zmq_runner]`` for the client,
+``[zmq_server]`` and ``[backends.NAME]`` for the server), the environment
+(``DESCARTES_FAST_`` and the field's name in capitals), arguments.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from .errors import UsageError
+
+__all__ = ["BackendConfig", "ZmqRunnerConfig", "ZmqServerConfig", "load_toml"]
+
+ENVIRONMENT_PREFIX = "DESCARTES_FAST_"
+
+_MIB = 1024 * 1024
+_GIB = 1024 * _MIB
+
+StdinPolicy = Literal["null", "pipe", "close-after-task"]
+PausePolicy = Literal["forced", "cooperative"]
+OutputPolicy = Literal["trim", "wait"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZmqRunnerConfig:
+    """How a client reaches a server.
+
+    ``endpoint`` is the server's command endpoint. ``pub_endpoint`` overrides what the
+    server announces for status and logs (useful behind a port forward). After
+    ``max_reconnect_attempts * reconnect_delay_secs`` without a server, calls fail at
+    once with ``CommunicationError`` until it is back. ``server_id``, if given, is the
+    server that must answer.
+    """
+
+    endpoint: str = "tcp://127.0.0.1:5555"
+    pub_endpoint: str | None = None
+    connection_timeout_secs: float = 30.0
+    request_timeout_secs: float = 30.0
+    auto_reconnect: bool = True
+    max_reconnect_attempts: int = 3
+    reconnect_delay_secs: float = 5.0
+    enable_heartbeat: bool = True
+    heartbeat_interval_secs: float = 30.0
+    server_id: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        _check_endpoint("endpoint", self.endpoint)
+        if self.pub_endpoint is not None:
+            _check_endpoint("pub_endpoint", self.pub_endpoint)
+        for name in (
+            "connection_timeout_secs",
+            "request_timeout_secs",
+            "reconnect_delay_secs",
+            "heartbeat_interval_secs",
+        ):
+            _check_positive(name, getattr(self, name))
+        if self.max_reconnect_attempts < 0:
+            raise UsageError("max_reconnect_attempts must not be negative")
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> Self:
+        """Return a configuration from a TOML file, the environment and arguments.
+
+        Arguments that are ``None`` do not count. Raises ``UsageError`` for a key that
+        does not exist, a value of the wrong type, or a file that cannot be read.
+        """
+        table = load_toml(path).get("zmq_runner", {}) if path is not None else {}
+        return cls(**_merged(cls, "zmq_runner", table, environ, arguments))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendConfig:
+    """One ``[backends.NAME]`` table: how an ``AgentConfig`` becomes a process.
+
+    ``command`` is an argv. A word may hold the placeholders ``{task}``, ``{name}``,
+    ``{model}``, ``{system_prompt}``, ``{context}``, ``{agents}``, ``{working_dir}``; a nested list is left
+    out as a whole when a placeholder in it is empty. A word ``{tool_level}`` alone is
+    replaced by the words of ``tool_levels`` for the level asked for. No shell is involved.
+
+    ``environment`` names the variables passed on from the server, ``set_environment``
+    gives fixed pairs, ``client_environment`` names what a client may set. ``limits`` are
+    resource limits by their names in ``getrlimit(2)`` without ``RLIMIT_``, in lower case
+    (``{"nofile": 1024, "as": 4294967296}``). Fields that are ``None`` keep the built-in
+    backend's value, or the default of a new one.
+    """
+
+    enabled: bool | None = None
+    command: tuple[str | tuple[str, ...], ...] | None = None
+    task: Literal["argument", "stdin"] | None = None
+    stdin: StdinPolicy | None = None
+    pause: PausePolicy | None = None
+    environment: tuple[str, ...] | None = None
+    set_environment: Mapping[str, str] | None = None
+    client_environment: tuple[str, ...] | None = None
+    working_dir: str | None = None
+    model: str | None = None
+    tool_levels: Mapping[str, tuple[str, ...]] | None = None
+    limits: Mapping[str, int] | None = None
+    stop_grace_secs: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        if self.command is not None and (not self.command or not isinstance(self.command[0], str)):
+            raise UsageError("a backend's command must begin with the program's name")
+
+    @classmethod
+    def from_table(cls, name: str, table: Mapping[str, Any]) -> Self:
+        """Return the backend that a TOML table describes. Raises ``UsageError``."""
+        return cls(**_checked_table(cls, f"backends.{name}", table))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZmqServerConfig:
+    """What a server binds, allows and keeps.
+
+    ``endpoint`` takes commands, ``pub_endpoint`` publishes status and logs;
+    ``advertise_pub`` is the publishing endpoint told to clients where it differs from the
+    bound one. Anything but loopback and ``ipc://`` needs ``insecure``.
+
+    ``state_dir`` (default ``$XDG_STATE_HOME/descartes-fast``) holds the agents' output.
+    A stream keeps ``output_limit_bytes``; at the limit its oldest bytes are trimmed
+    (``output_policy="trim"``) or the agent waits until they are read (``"wait"``). Spawns
+    are refused when the state directory is over ``state_limit_bytes``, or free disk space
+    or file descriptors are below their reserves. Ended agents stay listed and readable:
+    the last ``retain_agents``, for ``retain_secs``.
+    """
+
+    endpoint: str = "tcp://127.0.0.1:5555"
+    pub_endpoint: str = "tcp://127.0.0.1:5556"
+    advertise_pub: str | None = None
+    insecure: bool = False
+    server_id: str | None = None
+    max_agents: int = 1000
+    status_update_interval_secs: float = 10.0
+    enable_status_updates: bool = True
+    request_timeout_secs: float = 30.0
+    stop_grace_secs: float = 5.0
+    state_dir: str | None = None
+    output_limit_bytes: int = 64 * _MIB
+    output_policy: OutputPolicy = "trim"
+    state_limit_bytes: int = 16 * _GIB
+    disk_reserve_bytes: int = 256 * _MIB
+    fd_reserve: int = 64
+    retain_agents: int = 1000
+    retain_secs: float = 86_400.0
+    max_clients: int = 4096
+    client_queue_bytes: int = 32 * _MIB
+    replay_bytes: int = 32 * _MIB
+    replay_secs: float = 600.0
+    backends: Mapping[str, BackendConfig] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        _check_endpoint("endpoint", self.endpoint)
+        _check_endpoint("pub_endpoint", self.pub_endpoint)
+        if self.advertise_pub is not None:
+            _check_endpoint("advertise_pub", self.advertise_pub)
+        for name in (
+            "max_agents",
+            "status_update_interval_secs",
+            "request_timeout_secs",
+            "output_limit_bytes",
+            "state_limit_bytes",
+            "max_clients",
+            "client_queue_bytes",
+        ):
+            _check_positive(name, getattr(self, name))
+        for name in (
+            "stop_grace_secs",
+            "disk_reserve_bytes",
+            "fd_reserve",
+            "retain_agents",
+            "retain_secs",
+            "replay_bytes",
+            "replay_secs",
+        ):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must not be negative")
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> Self:
+        """Return a configuration from a TOML file, the environment and arguments.
+
+        Arguments that are ``None`` do not count. Raises ``UsageError`` for a key that
+        does not exist, a value of the wrong type, or a file that cannot be read.
+        """
+        document = load_toml(path) if path is not None else {}
+        table = dict(document.get("zmq_server", {}))
+        if "backends" in table:
+            raise UsageError("backends are tables of their own: [backends.NAME]")
+        merged = _merged(cls, "zmq_server", table, environ, arguments)
+        tables = document.get("backends", {})
+        if not isinstance(tables, dict):
+            raise UsageError("backends must be tables: [backends.NAME]")
+        if "backends" not in merged:
+            merged["backends"] = {
+                name: BackendConfig.from_table(name, entry) for name, entry in tables.items()
+            }
+        return cls(**merged)
+
+    def state_path(self, environ: Mapping[str, str] | None = None) -> Path:
+        """Return the state directory: ``state_dir``, else the XDG state home's."""
+        if self.state_dir is not None:
+            return Path(self.state_dir).expanduser().absolute()
+        home = (os.environ if environ is None else environ).get("XDG_STATE_HOME")
+        base = Path(home) if home else Path("~/.local/state").expanduser()
+        return base / "descartes-fast"
+
+
+def load_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return a TOML file's tables. Raises ``UsageError`` if it cannot be read or parsed."""
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the configuration {os.fspath(path)}: {error.strerror}"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the configuration {os.fspath(path)} is not TOML: {error}") from None
+
+
+def _merged(
+    cls: type,
+    table_name: str,
+    table: Mapping[str, Any],
+    environ: Mapping[str, str] | None,
+    arguments: Mapping[str, Any],
+) -> dict[str, Any]:
+    merged = _checked_table(cls, table_name, table)
+    merged.update(_from_environment(cls, os.environ if environ is None else environ))
+    merged.update({name: value for name, value in arguments.items() if value is not None})
+    return merged
+
+
+def _checked_table(cls: type, table_name: str, table: Any) -> dict[str, Any]:
+    """Check a TOML table's keys against a configuration's fields; arrays become tuples."""
+    if not isinstance(table, Mapping):
+        raise UsageError(f"[{table_name}] must be a table")
+    known = {entry.name for entry in fields(cls)}
+    for key in table:
+        if key not in known:
+            raise UsageError(f"[{table_name}] has no setting {key!r}")
+    return {key: _frozen(value) for key, value in table.items()}
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_frozen(entry) for entry in value)
+    if isinstance(value, dict):
+        return {key: _frozen(entry) for key, entry in value.items()}
+    return value
+
+
+def _from_environment(cls: type, environ: Mapping[str, str]) -> dict[str, Any]:
+    found = {}
+    hints = typing.get_type_hints(cls)
+    for entry in fields(cls):
+        text = environ.get(ENVIRONMENT_PREFIX + entry.name.upper())
+        if text is not None and entry.name != "backends":
+            found[entry.name] = _parsed(entry.name, hints[entry.name], text)
+    return found
+
+
+def _parsed(name: str, hint: Any, text: str) -> Any:
+    variable = ENVIRONMENT_PREFIX + name.upper()
+    options = _options(hint)
+    try:
+        if bool in options:
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
+                text.strip().lower()
+            ]
+        if int in options:
+            return int(text)
+        if float in options:
+            return float(text)
+    except (ValueError, KeyError):
+        raise UsageError(f"{variable} has a value of the wrong type: {text!r}") from None
+    return text
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return typing.get_args(hint)
+    return (hint,)
+
+
+def _check_types(config: Any) -> None:
+    """Refuse a value whose type is not its field's, naming the field."""
+    for name, hint in typing.get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if not any(_fits(value, option) for option in _options(hint)):
+            raise UsageError(f"{name} has a value of the wrong type: {value!r}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
+    if origin is Literal:
+        return value in arguments
+    if origin is tuple:
+        return isinstance(value, tuple) and all(
+            any(_fits(entry, option) for option in _options(arguments[0])) for entry in value
+        )
+    if origin is not None and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and all(
+            _fits(key, arguments[0]) and _fits(entry, arguments[1]) for key, entry in value.items()
+        )
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise UsageError(f"{name} must be above zero")
+
+
+def _check_endpoint(name: str, endpoint: str) -> None:
+    scheme, separator, rest = endpoint.partition("://")
+    if not separator or scheme not in ("tcp", "ipc", "inproc") or not rest:
+        raise UsageError(f"{name} must be tcp://HOST:PORT or ipc://PATH, not {endpoint!r}")
