@@ -89,9 +89,10 @@ class BackendConfig:
     """One ``[backends.NAME]`` table: how an ``AgentConfig`` becomes a process.
 
     ``command`` is an argv. A word may hold the placeholders ``{task}``, ``{name}``,
-    ``{model}``, ``{system_prompt}``, ``{context}``, ``{agents}``, ``{working_dir}``; a nested list is left
-    out as a whole when a placeholder in it is empty. A word ``{tool_level}`` alone is
-    replaced by the words of ``tool_levels`` for the level asked for. No shell is involved.
+    ``{model}``, ``{system_prompt}``, ``{context}``, ``{agents}``, ``{working_dir}``; a nested
+    list is left out as a whole when a placeholder in it is empty. A word ``{tool_level}``
+    alone is replaced by the words of ``tool_levels`` for the level asked for. No shell is
+    involved.
 
     ``environment`` names the variables passed on from the server, ``set_environment``
     gives fixed pairs, ``client_environment`` names what a client may set. ``limits`` are
