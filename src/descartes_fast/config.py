@@ -88,14 +88,26 @@ class ZmqRunnerConfig:
 class BackendConfig:
     """One ``[backends.NAME]`` table: how an ``AgentConfig`` becomes a process.
 
-    ``command`` is an argv. A word may hold the placeholders ``{task}``, ``{name}``,
-    ``{model}``, ``{system_prompt}``, ``{context}``, ``{agents}``, ``{working_dir}``; a nested
-    list is left out as a whole when a placeholder in it is empty. A word ``{tool_level}``
-    alone is replaced by the words of ``tool_levels`` for the level asked for. No shell is
-    involved.
+    ``command`` is an argv; no shell is involved. A word may hold the placeholders
+    ``{task}``, ``{name}``, ``{model}``, ``{system_prompt}``, ``{context}``, ``{agents}`` (as JSON),
+    ``{working_dir}``, or one as a TOML string (``{system_prompt:toml}``). A nested list is
+    left out as a whole when a placeholder in it is empty. A word ``{tool_level}`` alone
+    is replaced by the words of ``tool_levels`` for the level asked for, a word ``{argv}``
+    alone by the words of the task: a JSON array of strings, or words quoted as for a shell.
 
-    ``environment`` names the variables passed on from the server, ``set_environment``
-    gives fixed pairs, ``client_environment`` names what a client may set. ``limits`` are
+    ``task`` says how the task reaches the agent: ``"argument"`` (the default), in the word
+    that holds ``{task}``, or ``"stdin"``. A ``{task}`` in a nested list also goes by stdin when it
+    is too long for an argument (128 KiB on Linux). ``prepend`` names what is put before the
+    task, ``"system_prompt"`` or ``"context"``, for tools that have no other place for it.
+    ``stdin`` is ``"null"``, ``"pipe"`` (open until a client closes it) or ``"close-after-task"``;
+    the default is the last for a task that goes by stdin, else the first. ``model`` is the
+    model where the client asks for none.
+
+    ``environment`` names the variables passed on from the server beside a basic few
+    (``PATH``, ``HOME``, the locale, proxies), ``set_environment`` gives fixed pairs,
+    ``client_environment`` names what a client may set; a ``*`` may end a name. A client may
+    ask for a directory below ``working_dir``, if there is one (metadata ``working_dir``).
+    ``pause`` is what a pause is when the client does not say. ``limits`` are
     resource limits by their names in ``getrlimit(2)`` without ``RLIMIT_``, in lower case
     (``{"nofile": 1024, "as": 4294967296}``). Fields that are ``None`` keep the built-in
     backend's value, or the default of a new one.
@@ -104,6 +116,7 @@ class BackendConfig:
     enabled: bool | None = None
     command: tuple[str | tuple[str, ...], ...] | None = None
     task: Literal["argument", "stdin"] | None = None
+    prepend: tuple[Literal["system_prompt", "context"], ...] | None = None
     stdin: StdinPolicy | None = None
     pause: PausePolicy | None = None
     environment: tuple[str, ...] | None = None
