@@ -1,9 +1,8 @@
 """The backends every server knows: Claude Code, OpenCode, Codex, Gemini, and plain programs.
 
-The flags were checked against the tools themselves (Claude Code 2.1.197, OpenCode
-1.18.33, Codex 0.169.0, Gemini 0.61.0). Each tool takes its task from stdin, which is closed after
-it: no task is ever parsed as a flag, is too long for an argument, or shows in ``ps``; and
-each of them waits for the end of a stdin that is open.
+The flags were checked against the tools themselves (Claude Code 2.1.197, OpenCode 1.18.33,
+Codex 0.169.0, Gemini 0.61.0). Each takes its task from stdin, which is closed after it: no
+task is ever parsed as a flag, is too long for an argument, or shows in ``ps``.
 
 What a client asks for reaches the tools like this; what has no place is refused:
 
@@ -22,8 +21,9 @@ The context and the system prompt are also in every agent's environment, as
 
 A tool level is an upper bound, by the original's names: ``minimal`` (read, write, edit, run
 commands), ``orchestrator`` (and sub-agents), ``readonly`` and ``researcher`` (read and search),
-``planner`` (read, and write plans). A level that a tool cannot be held to is left out here,
-and refused. Without a level the tool's own permissions hold.
+``planner`` (read, and write plans: for Claude Code below ``thoughts/``). A level that a tool
+cannot be held to is left out here, and refused. Without a level the tool's own
+permissions hold.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ __all__ = ["ALIASES", "BUILTIN_BACKENDS"]
 ALIASES: Mapping[str, str] = {"claude-code-cli": "claude"}
 """Other names of backends; the original's clients ask for ``claude-code-cli``."""
 
-_CLAUDE_READ = ("--tools=Read,Grep,Glob", "--allowedTools=Read,Grep,Glob")
+# Reading below the working directory needs no permission; reading elsewhere is refused.
+_CLAUDE_READ = ("--tools=Read,Grep,Glob", "--permission-mode=dontAsk")
 
 _CLAUDE = BackendConfig(
     enabled=True,
@@ -66,11 +67,11 @@ _CLAUDE = BackendConfig(
             "--allowedTools=Read,Write,Edit,Bash,Task",
             "--permission-mode=dontAsk",
         ),
-        "readonly": (*_CLAUDE_READ, "--permission-mode=dontAsk"),
-        "researcher": (*_CLAUDE_READ, "--permission-mode=dontAsk"),
+        "readonly": _CLAUDE_READ,
+        "researcher": _CLAUDE_READ,
         "planner": (
             "--tools=Read,Grep,Glob,Write",
-            "--allowedTools=Read,Grep,Glob,Edit(/thoughts/**)",
+            "--allowedTools=Edit(thoughts/**)",
             "--permission-mode=dontAsk",
         ),
     },
@@ -151,6 +152,9 @@ _GEMINI = BackendConfig(
         "planner": ("--approval-mode=plan",),
     },
     environment=("GEMINI_*", "GOOGLE_*"),
+    # Without it Gemini refuses to run, or drops the approval mode, in a directory that nobody
+    # has confirmed interactively. An older Gemini does not know the variable, nor the question.
+    set_environment={"GEMINI_CLI_TRUST_WORKSPACE": "true"},
 )
 
 _ARGV = BackendConfig(
