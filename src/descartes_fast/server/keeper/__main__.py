@@ -1,0 +1,97 @@
+"""The keeper's entry: run by its path, it prints ``ready`` and serves until the end.
+
+    python -I -S .../keeper/__main__.py --socket PATH --instance NAME
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if not __package__:
+    # Run by path: this folder becomes a package of its own name, so that the imports below
+    # find its files and nothing of the package above it (and its compiled core) is loaded.
+    import types
+
+    _folder = types.ModuleType("keeper")
+    _folder.__path__ = [os.path.dirname(os.path.abspath(__file__))]
+    sys.modules["keeper"] = _folder
+    __package__ = "keeper"
+
+import argparse
+import resource
+import signal
+
+from .connection import listen
+from .keeper import Keeper
+from .system import become_subreaper
+
+
+def main() -> int:
+    """Run a keeper; return its exit code."""
+    parser = argparse.ArgumentParser(prog="keeper")
+    parser.add_argument("--socket", required=True)
+    parser.add_argument("--instance", required=True)
+    # The place for keepers that outlive their server.
+    parser.add_argument("--on-disconnect", choices=["end"], default="end")
+    arguments = parser.parse_args()
+    os.umask(0o077)
+    signals_fd = _take_signals()
+    become_subreaper()
+    agent_nofile = _raise_nofile()
+    listener = listen(arguments.socket)
+    try:
+        print("ready", flush=True)
+        _leave_stdout()
+        Keeper(listener, instance=arguments.instance, agent_nofile=agent_nofile).run(signals_fd)
+    finally:
+        listener.close()
+        os.unlink(arguments.socket)
+    return 0
+
+
+def _take_signals() -> int:
+    """Let signals come through a descriptor, and let agents begin with every default.
+
+    An ignored signal stays ignored through exec, a handler does not: what is ignored here
+    gets a handler that does nothing. A mask is inherited too.
+    """
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    for signum in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, _ignore)
+    for signum in signal.valid_signals():
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, _ignore)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    return read_end
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+def _raise_nofile() -> int | None:
+    """Raise the limit of descriptors; return the one agents get, or ``None`` if it is the same."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return None
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        return None
+    return soft
+
+
+def _leave_stdout() -> None:
+    """Point stdin and stdout at nothing: who started the keeper may close its end."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

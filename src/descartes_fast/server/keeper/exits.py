@@ -1,0 +1,85 @@
+"""Noticing that an agent's process has exited, without reaping it.
+
+The exit status stays where it is: as long as nobody has read it, the process id, and
+with it the id of the process group, cannot be given to anybody else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from .loop import READ, Loop
+from .system import has_exited
+
+__all__ = ["ExitWatch", "PidfdExits", "SignalExits", "choose_exits"]
+
+
+class PidfdExits:
+    """One descriptor a process, readable when it has exited (Linux 5.3)."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._fds: dict[int, int] = {}
+
+    def watch(self, pid: int, exited: Callable[[], None]) -> None:
+        """Call ``exited`` once when ``pid`` has exited. Raises ``OSError``."""
+        fd = os.pidfd_open(pid)
+        self._fds[pid] = fd
+
+        def once() -> None:
+            self.forget(pid)
+            exited()
+
+        try:
+            self._loop.watch(fd, READ, once)
+        except OSError:
+            self.forget(pid)
+            raise
+
+    def forget(self, pid: int) -> None:
+        """Watch ``pid`` no longer."""
+        fd = self._fds.pop(pid, -1)
+        if fd >= 0:
+            self._loop.unwatch(fd)
+            os.close(fd)
+
+    def child_signalled(self) -> None:
+        """SIGCHLD came: the descriptors say it already."""
+
+
+class SignalExits:
+    """Looks at every process when SIGCHLD comes: macOS, older kernels, some sandboxes."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._callbacks: dict[int, Callable[[], None]] = {}
+
+    def watch(self, pid: int, exited: Callable[[], None]) -> None:
+        """Call ``exited`` once when ``pid`` has exited."""
+        self._callbacks[pid] = exited
+        self._loop.call_soon(self.child_signalled)  # it may have exited before this call
+
+    def forget(self, pid: int) -> None:
+        """Watch ``pid`` no longer."""
+        self._callbacks.pop(pid, None)
+
+    def child_signalled(self) -> None:
+        """SIGCHLD came: see who it was."""
+        for pid in [pid for pid in self._callbacks if has_exited(pid)]:
+            self._callbacks.pop(pid)()
+
+
+ExitWatch = PidfdExits | SignalExits
+
+
+def choose_exits(loop: Loop) -> ExitWatch:
+    """Return the watch that works on this system."""
+    if hasattr(os, "pidfd_open"):
+        try:
+            os.close(os.pidfd_open(os.getpid()))
+        except OSError:
+            pass
+        else:
+            return PidfdExits(loop)
+    return SignalExits(loop)

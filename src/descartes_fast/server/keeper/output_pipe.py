@@ -1,0 +1,174 @@
+"""One output stream of an agent: from its pipe into its file, and what the file may keep.
+
+Offsets count from the stream's first byte and stay true for ever: trimming gives the
+front of the file back to the file system as a hole. The first offset that is still
+there stands in a file of its own beside the output (``stdout.start``), written before
+the hole is made, so that a reader who looks there after reading never takes the zeros
+of a hole for output. It exists only once something was trimmed.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import struct
+import sys
+
+from .system import punch_hole
+
+__all__ = ["START_SUFFIX", "Budget", "Outcome", "OutputPipe"]
+
+START_SUFFIX = ".start"
+
+_CHUNK = 64 * 1024  # a pipe's capacity: one turn of one stream, about 40 microseconds
+_MAX_TRIM = 4 * 1024 * 1024  # below a millisecond on ext4
+_START = struct.Struct(">Q")
+_chunk = memoryview(bytearray(_CHUNK))
+
+
+class Outcome(enum.Enum):
+    """What one turn of a stream came to."""
+
+    MOVED = enum.auto()
+    """Bytes were written to the file; there may be more."""
+    EMPTY = enum.auto()
+    """The pipe holds nothing, but somebody could still write to it."""
+    END = enum.auto()
+    """The pipe holds nothing and nobody has its other end."""
+    FULL = enum.auto()
+    """A limit is reached and nothing may be trimmed: the agent waits."""
+    REFUSED = enum.auto()
+    """The file system takes no more; what was read is kept, try again later."""
+
+
+class Budget:
+    """The bytes that all streams of the keeper together may keep."""
+
+    def __init__(self) -> None:
+        self.limit_bytes: int | None = None
+        self.kept_bytes = 0
+        self.streams: set[OutputPipe] = set()
+
+    def room(self, wanted: int) -> int:
+        """Return how many of ``wanted`` bytes may be written, trimming the largest streams."""
+        if self.limit_bytes is None:
+            return wanted
+        while self.limit_bytes - self.kept_bytes < wanted:
+            largest = max(self.streams, key=OutputPipe.trimmable, default=None)
+            if largest is None or not largest.trim(_MAX_TRIM):
+                break
+        return max(0, min(wanted, self.limit_bytes - self.kept_bytes))
+
+
+class OutputPipe:
+    """The read end of an agent's stdout or stderr, and the file it goes to.
+
+    ``limit_bytes`` is what the file may keep; at the limit its oldest bytes are trimmed
+    (``policy`` "trim") or the agent waits until they are released ("wait").
+    """
+
+    def __init__(
+        self, fd: int, file_fd: int, path: str, *, limit_bytes: int, policy: str, budget: Budget
+    ) -> None:
+        self.fd = fd
+        self.path = path
+        self.start = 0
+        self.end = 0
+        self.finishing = False
+        """The agent's processes are gone: what is left is a pipe's worth, limits or not."""
+        self._file_fd = file_fd
+        self._limit = limit_bytes
+        self._trims = policy == "trim"
+        self._released = 0
+        self._budget = budget
+        self._refused = b""
+        self._complained = False
+        self._punches = True
+        budget.streams.add(self)
+
+    def move(self) -> Outcome:
+        """Move at most one chunk from the pipe to the file."""
+        if self._refused:
+            return self._write(memoryview(self._refused))
+        room = _CHUNK if self.finishing else self._room()
+        if room == 0:
+            return Outcome.FULL
+        try:
+            count = os.readv(self.fd, (_chunk[:room],))
+        except BlockingIOError:
+            return Outcome.EMPTY
+        if count == 0:
+            return Outcome.END
+        return self._write(_chunk[:count])
+
+    def release(self, offset: int) -> None:
+        """Somebody has read what comes before ``offset``: a stream that waits may trim it."""
+        self._released = max(self._released, min(offset, self.end))
+
+    def trimmable(self) -> int:
+        """Return how many bytes may be trimmed: all, or what was released."""
+        if not self._punches:
+            return 0
+        return (self.end if self._trims else self._released) - self.start
+
+    def trim(self, count: int) -> bool:
+        """Give at most ``count`` of the oldest bytes back. False if that is not possible."""
+        new_start = self.start + min(count, self.trimmable())
+        if new_start == self.start:
+            return False
+        try:
+            self._write_start(new_start)
+        except OSError:
+            return False
+        try:
+            punch_hole(self._file_fd, self.start, new_start)
+        except OSError as error:
+            self._punches = False
+            self._write_start(self.start)
+            self._complain(f"cannot be trimmed, so the agent waits at its limit: {error.strerror}")
+            return False
+        self._budget.kept_bytes -= new_start - self.start
+        self.start = new_start
+        return True
+
+    def close(self) -> None:
+        """Close both ends; the file counts no longer. Twice is fine."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            os.close(self._file_fd)
+            self.fd = self._file_fd = -1
+            self._budget.kept_bytes -= self.end - self.start
+            self._budget.streams.discard(self)
+
+    def _room(self) -> int:
+        """Return how many bytes the limits allow now, at most one chunk."""
+        wanted = min(_CHUNK, self._limit)
+        if self._limit - (self.end - self.start) < wanted:
+            slack = min(self._limit // 2, max(self._limit // 8, _CHUNK), _MAX_TRIM)
+            self.trim(max(slack, 1))
+        room = min(wanted, self._limit - (self.end - self.start))
+        return self._budget.room(room) if room > 0 else 0
+
+    def _write(self, data: memoryview) -> Outcome:
+        try:
+            count = os.pwrite(self._file_fd, data, self.end)
+        except OSError as error:
+            self._refused = bytes(data)
+            self._complain(f"cannot be written, so the agent waits: {error.strerror}")
+            return Outcome.REFUSED
+        self.end += count
+        self._budget.kept_bytes += count
+        self._refused = bytes(data[count:]) if count < len(data) else b""
+        return Outcome.MOVED
+
+    def _write_start(self, start: int) -> None:
+        fd = os.open(self.path + START_SUFFIX, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(fd, _START.pack(start), 0)
+        finally:
+            os.close(fd)
+
+    def _complain(self, words: str) -> None:
+        if not self._complained:
+            self._complained = True
+            print(f"{self.path} {words}", file=sys.stderr, flush=True)

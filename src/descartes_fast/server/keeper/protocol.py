@@ -1,0 +1,102 @@
+"""The frames between the server and its keeper; both ends use this file.
+
+A frame is ``u32 header length, u32 body length`` (big-endian), a JSON object, and raw
+bytes (what goes to an agent's stdin). Three kinds of header:
+
+    request   {"op": NAME, "id": N, ...}              server to keeper
+    reply     {"re": N, ...}                          keeper to server, in any order
+              {"re": N, "code": CODE, "words": TEXT}  a refusal; codes as in ``errors.py``
+    event     {"event": "grew" or "ended", ...}       keeper to server, unasked
+
+The first request is ``hello`` with the protocol's version; a keeper that does not speak
+it refuses and the connection ends. Requests with the id 0 get no reply.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = [
+    "MAX_BODY_BYTES",
+    "MAX_HEADER_BYTES",
+    "VERSION",
+    "BrokenFrame",
+    "FrameReader",
+    "Refusal",
+    "frame",
+]
+
+VERSION = 1
+
+MAX_HEADER_BYTES = 64 * 1024 * 1024
+"""Far above what execve(2) takes, so a launch that is too long is refused by the kernel."""
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+"""Above the largest message of the wire (10 MiB): a task may go by stdin whole."""
+
+_LENGTHS = struct.Struct(">II")
+
+
+class BrokenFrame(ValueError):
+    """The bytes are not frames of this protocol; the connection cannot go on."""
+
+
+class Refusal(Exception):
+    """A request that is not done: the code and the words of the reply."""
+
+    def __init__(self, code: str, words: str) -> None:
+        super().__init__(words)
+        self.code = code
+        self.words = words
+
+
+def frame(header: Mapping[str, Any], body: bytes = b"") -> bytes:
+    """Return the bytes of one frame. Raises ``BrokenFrame`` above the limits."""
+    text = json.dumps(header, separators=(",", ":")).encode("ascii")
+    if len(text) > MAX_HEADER_BYTES or len(body) > MAX_BODY_BYTES:
+        raise BrokenFrame(f"a frame of {len(text)} and {len(body)} bytes is over the limits")
+    return _LENGTHS.pack(len(text), len(body)) + text + body
+
+
+class FrameReader:
+    """Turns the bytes of a stream, in whatever pieces they come, into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[tuple[dict[str, Any], bytes]]:
+        """Take more bytes; return the frames that are complete. Raises ``BrokenFrame``."""
+        buffer = self._buffer
+        buffer += data
+        frames = []
+        position = 0
+        while len(buffer) - position >= _LENGTHS.size:
+            header_length, body_length = _LENGTHS.unpack_from(buffer, position)
+            if header_length > MAX_HEADER_BYTES or body_length > MAX_BODY_BYTES:
+                raise BrokenFrame("a length is over the limits")
+            start = position + _LENGTHS.size
+            end = start + header_length + body_length
+            if len(buffer) < end:
+                break
+            frames.append(
+                (
+                    _header(buffer[start : start + header_length]),
+                    bytes(buffer[start + header_length : end]),
+                )
+            )
+            position = end
+        del buffer[:position]
+        return frames
+
+
+def _header(text: bytearray) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except ValueError:
+        raise BrokenFrame("a header is not JSON") from None
+    if not isinstance(header, dict):
+        raise BrokenFrame("a header is not an object")
+    return header

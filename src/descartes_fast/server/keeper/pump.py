@@ -1,0 +1,107 @@
+"""Moves the output of all agents into their files, one chunk of each stream a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .loop import READ, Loop
+from .output_pipe import Outcome, OutputPipe
+
+__all__ = ["Pump"]
+
+_RETRY_SECS = 0.25
+
+
+@dataclass(slots=True)
+class _Stream:
+    pipe: OutputPipe
+    grown: Callable[[], None]
+    finished: Callable[[], None]
+    step: Callable[[], None]
+    watched: bool = False
+    at_end: bool = False
+
+
+class Pump:
+    """Watches the pipes, and knows which of them wait for room or for the disk."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._streams: dict[OutputPipe, _Stream] = {}
+        self._full: set[OutputPipe] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many streams wait for room."""
+        return len(self._full)
+
+    def add(
+        self, pipe: OutputPipe, grown: Callable[[], None], finished: Callable[[], None]
+    ) -> None:
+        """Move what ``pipe`` brings; call ``grown`` after each chunk.
+
+        ``finished`` is called once, after :meth:`finish`. Raises ``OSError``.
+        """
+        stream = _Stream(pipe, grown, finished, lambda: self._step(stream))
+        self._watch(stream)
+        self._streams[pipe] = stream
+
+    def finish(self, pipe: OutputPipe) -> None:
+        """Move what is left (nobody of the agent is left to write more), then call back."""
+        pipe.finishing = True
+        self._step(self._streams[pipe])
+
+    def remove(self, pipe: OutputPipe) -> None:
+        """Move nothing more of ``pipe``, and close it."""
+        stream = self._streams.pop(pipe, None)
+        if stream is not None:
+            self._unwatch(stream)
+        self._full.discard(pipe)
+        pipe.close()
+
+    def make_room(self) -> None:
+        """Limits or what was released have changed: let the streams that wait look again."""
+        for pipe in list(self._full):
+            self._full.discard(pipe)
+            self._step(self._streams[pipe])
+
+    def _step(self, stream: _Stream) -> None:
+        pipe = stream.pipe
+        if pipe not in self._streams:
+            return
+        outcome = Outcome.END if stream.at_end else pipe.move()
+        if outcome is Outcome.MOVED:
+            stream.grown()
+            self._watch(stream)
+            if pipe.finishing:
+                self._loop.call_soon(stream.step)
+        elif outcome is Outcome.EMPTY:
+            self._watch(stream)
+            if pipe.finishing:
+                self._finished(stream)
+        elif outcome is Outcome.END:
+            stream.at_end = True
+            self._unwatch(stream)
+            if pipe.finishing:
+                self._finished(stream)
+        elif outcome is Outcome.FULL:
+            self._unwatch(stream)
+            self._full.add(pipe)
+        else:
+            self._unwatch(stream)
+            self._loop.call_later(_RETRY_SECS, stream.step)
+
+    def _finished(self, stream: _Stream) -> None:
+        self.remove(stream.pipe)
+        stream.finished()
+
+    def _watch(self, stream: _Stream) -> None:
+        if not stream.watched:
+            self._loop.watch(stream.pipe.fd, READ, stream.step)
+            stream.watched = True
+
+    def _unwatch(self, stream: _Stream) -> None:
+        if stream.watched:
+            self._loop.unwatch(stream.pipe.fd)
+            stream.watched = False

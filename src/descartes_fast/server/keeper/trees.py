@@ -1,0 +1,218 @@
+"""Finding and signalling what belongs to an agent beside its first process, the leader.
+
+An agent's leader leads a session and a process group. What left both (``setsid``) is
+found by a marker in its environment that names the keeper and the agent, and what has
+wiped its environment too by its parent, if that is found and still alive. Not found: a
+process that wiped its environment, left the session and lost its parent; it ends with
+the keeper.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+__all__ = [
+    "MARKER",
+    "GroupTable",
+    "ProcessTable",
+    "Trees",
+    "children",
+    "choose_trees",
+    "signal_all",
+    "signal_group",
+]
+
+MARKER = "DESCARTES_FAST_AGENT"
+"""The environment variable of every agent: ``KEEPER'S INSTANCE/AGENT'S ID``."""
+
+_STRANGER_SECS = 5.0  # how long a verdict "not ours" is trusted
+_PPID_FIELD = 1
+_START_FIELD = 19
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was found out about a process that is in no session of an agent."""
+
+    session: int
+    owner: str | None
+    start_ticks: bytes
+    seen_at: float
+
+
+class ProcessTable:
+    """Reads /proc. A pass costs about 1 microsecond for each process of the machine."""
+
+    def __init__(self, instance: str) -> None:
+        self._marker = f"{MARKER}={instance}/".encode()
+        self._seen: dict[int, _Seen] = {}
+        self._before: dict[int, _Seen] = {}
+        self._leaders: Mapping[int, str] = {}
+
+    def members(self, leaders: Mapping[int, str]) -> dict[str, list[int]]:
+        """Return the living processes of each agent, without its leader.
+
+        ``leaders`` gives the agents' ids by their leaders' process ids. No leader may
+        have been reaped: that keeps the ids of their sessions from being reused.
+        """
+        self._leaders = leaders
+        found: dict[str, list[int]] = {}
+        self._before, self._seen = self._seen, {}
+        own = os.getpid()
+        now = time.monotonic()
+        pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+        for pid in pids:
+            if pid in leaders or pid == own:
+                continue
+            try:
+                session = os.getsid(pid)
+            except OSError:
+                continue
+            owner = leaders.get(session)
+            if owner is None:
+                self._seen[pid] = verdict = self._verdict(pid, session, now)
+                owner = verdict.owner
+            if owner is not None and not _is_dead(pid):
+                found.setdefault(owner, []).append(pid)
+        return found
+
+    def send(self, pid: int, signum: int) -> None:
+        """Signal a process that the last pass found, unless its id is somebody else's by now."""
+        with contextlib.suppress(OSError, AttributeError), _opened(os.pidfd_open(pid)) as fd:
+            if self._is_the_same(pid):
+                signal.pidfd_send_signal(fd, signum)
+            return
+        # Without pidfds (before Linux 5.3, some sandboxes) a gap of microseconds remains.
+        if self._is_the_same(pid):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signum)
+
+    def _verdict(self, pid: int, session: int, now: float) -> _Seen:
+        seen = self._before.get(pid)
+        if seen is not None and seen.session == session:
+            if seen.owner is not None:
+                return seen
+            if now - seen.seen_at < _STRANGER_SECS:
+                return seen
+        ppid, ticks = _parent_and_start(pid)
+        owner = self._marked(pid) or self._inherited(ppid)
+        return _Seen(session, owner, ticks, now)
+
+    def _marked(self, pid: int) -> str | None:
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                environment = file.read()
+        except OSError:
+            return None
+        for pair in environment.split(b"\0"):
+            if pair.startswith(self._marker):
+                return pair[len(self._marker) :].decode("ascii", "replace")
+        return None
+
+    def _inherited(self, ppid: int) -> str | None:
+        """Return whose the parent is; a leader's child that left everything is its agent's."""
+        if ppid in self._leaders:
+            return self._leaders[ppid]
+        try:
+            owner = self._leaders.get(os.getsid(ppid))
+        except OSError:
+            return None
+        seen = self._seen.get(ppid) or self._before.get(ppid)
+        return seen.owner if owner is None and seen is not None else owner
+
+    def _is_the_same(self, pid: int) -> bool:
+        seen = self._seen.get(pid)
+        if seen is not None:
+            return _parent_and_start(pid)[1] == seen.start_ticks
+        with contextlib.suppress(OSError):
+            return os.getsid(pid) in self._leaders
+        return False
+
+
+class GroupTable:
+    """Where there is no /proc: the process group is all that can be known of an agent.
+
+    It stands in the lists as one negative number, as in kill(2).
+    """
+
+    def members(self, leaders: Mapping[int, str]) -> dict[str, list[int]]:
+        """Return the process groups that have a member that is alive."""
+        return {agent: [-pid] for pid, agent in leaders.items() if _group_is_alive(pid)}
+
+    def send(self, pid: int, signum: int) -> None:
+        """Signal a group of the last pass."""
+        signal_group(-pid, signum)
+
+
+Trees = ProcessTable | GroupTable
+
+
+def choose_trees(instance: str) -> Trees:
+    """Return the table that works on this system."""
+    if sys.platform == "linux" and os.path.exists("/proc/self/stat"):
+        return ProcessTable(instance)
+    return GroupTable()
+
+
+def children() -> list[int]:
+    """Return this process's children, the adopted ones too; none where there is no /proc."""
+    if not os.path.isdir("/proc/self"):
+        return []
+    own = os.getpid()
+    pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    return [pid for pid in pids if _parent_and_start(pid)[0] == own]
+
+
+def signal_group(leader: int, *signals: int) -> None:
+    """Signal the process group of a leader that has not been reaped."""
+    for signum in signals:
+        with contextlib.suppress(OSError):
+            os.killpg(leader, signum)
+
+
+def signal_all(trees: Trees, pids: Iterable[int], *signals: int) -> None:
+    """Signal each process that the last pass found."""
+    for pid in pids:
+        for signum in signals:
+            trees.send(pid, signum)
+
+
+@contextlib.contextmanager
+def _opened(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _group_is_alive(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+    except OSError:  # Darwin says EPERM of a group in which only the dead are left
+        return False
+    return True
+
+
+def _parent_and_start(pid: int) -> tuple[int, bytes]:
+    fields = _stat(pid)
+    return (int(fields[_PPID_FIELD]), fields[_START_FIELD]) if fields else (0, b"")
+
+
+def _is_dead(pid: int) -> bool:
+    fields = _stat(pid)
+    return not fields or fields[0] in (b"Z", b"X")
+
+
+def _stat(pid: int) -> list[bytes]:
+    """Return the fields of /proc/PID/stat after the program's name; none if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []

@@ -1,0 +1,433 @@
+"""The server's end of the keeper: starts it, asks it, and hears from it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self
+from uuid import UUID
+
+from ..config import OutputPolicy, StdinPolicy
+from ..errors import CommunicationError, ExecutionError, SpawnFailed, UsageError, from_wire
+from .keeper.protocol import VERSION, BrokenFrame, FrameReader, frame
+from .keeper.trees import MARKER
+
+__all__ = ["Ended", "KeeperEvents", "KeeperLink", "Launch", "OutputGrew", "Started"]
+
+_PROGRAM = Path(__file__).parent / "keeper" / "__main__.py"
+_SOCKET_NAME = "keeper-{}.sock"
+_LOG_NAME = "keeper.log"
+_MAX_SOCKET_PATH_BYTES = 103  # sun_path on macOS; 107 on Linux
+_START_SECS = 15.0
+_END_SECS = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """A process to be started.
+
+    ``argv`` and ``environment`` are passed as they are. ``stdin_data`` is written first
+    and, with ``stdin`` "close-after-task", the only thing. Each output stream keeps
+    ``output_limit_bytes`` in its file. ``limits`` are resource limits by their names in
+    ``getrlimit(2)`` without ``RLIMIT_``, in lower case.
+    """
+
+    agent_id: UUID
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    cwd: str | None = None
+    stdin: StdinPolicy = "null"
+    stdin_data: bytes = b""
+    stdout_path: str
+    stderr_path: str
+    output_limit_bytes: int
+    output_policy: OutputPolicy = "trim"
+    limits: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A process that runs. ``start_ticks`` tells it from a later one of the same pid."""
+
+    pid: int
+    started_at_ns: int
+    start_ticks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputGrew:
+    """How long an agent's streams are, and the first offset that each still has."""
+
+    agent_id: UUID
+    stdout_bytes: int
+    stderr_bytes: int
+    stdout_start: int
+    stderr_start: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The end of an agent: how, and the final lengths of its streams.
+
+    Either ``exit_code`` or ``signal`` is given. The times and the memory are those of the
+    first process and of what it has waited for.
+    """
+
+    agent_id: UUID
+    exit_code: int | None
+    signal: int | None
+    stdout_bytes: int
+    stderr_bytes: int
+    stdout_start: int
+    stderr_start: int
+    ended_at_ns: int
+    user_secs: float
+    system_secs: float
+    max_rss_bytes: int
+
+
+class KeeperEvents(Protocol):
+    """What the keeper says unasked; called on the event loop, in order."""
+
+    def output_grew(self, event: OutputGrew) -> None:
+        """There is more output, at most every 2 ms for each agent."""
+
+    def agent_ended(self, event: Ended) -> None:
+        """An agent ended: once, and nothing of it follows."""
+
+    def keeper_lost(self, reason: str) -> None:
+        """The keeper is gone though nobody asked it to go; every call fails from now on."""
+
+
+class KeeperLink:
+    """A keeper process and the connection to it. Made by :meth:`open`, ended by :meth:`aclose`.
+
+    Every call raises the error that the keeper's code stands for (``NotFound`` for an
+    agent it does not know), and ``CommunicationError`` when the keeper is gone.
+    """
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], events: KeeperEvents, instance: str, socket: Path
+    ) -> None:
+        self._process = process
+        self._events = events
+        self._instance = instance
+        self._socket = socket
+        self._loop = asyncio.get_running_loop()
+        self._wire = _Wire(self)
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._last_id = 0
+        self._closing = False
+        self._lost: str | None = None
+        self._closed: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, runtime_dir: Path, events: KeeperEvents) -> Self:
+        """Start a keeper with its socket and log in ``runtime_dir`` (made 0700) and connect.
+
+        Raises ``UsageError`` if the directory's path is too long for a socket, and
+        ``CommunicationError`` if the keeper does not start.
+        """
+        instance = secrets.token_hex(8)
+        socket = runtime_dir / _SOCKET_NAME.format(instance[:8])
+        if len(os.fsencode(socket)) > _MAX_SOCKET_PATH_BYTES:
+            raise UsageError(f"the path of the keeper's socket is too long: {socket}")
+        process = await asyncio.shield(asyncio.to_thread(_start, runtime_dir, socket, instance))
+        link = cls(process, events, instance, socket)
+        try:
+            async with asyncio.timeout(_START_SECS):
+                await link._loop.create_unix_connection(lambda: link._wire, str(socket))
+                await link._ask("hello", version=VERSION)
+        except BaseException as error:
+            link._closing = True
+            process.kill()
+            await link.aclose()
+            if isinstance(error, (OSError, TimeoutError)):
+                raise CommunicationError(f"the keeper does not answer: {error}") from error
+            raise
+        return link
+
+    @property
+    def pid(self) -> int:
+        """The keeper's process id."""
+        return self._process.pid
+
+    async def launch(self, launch: Launch) -> Started:
+        """Start a process; return after its exec.
+
+        A cancelled launch leaves no process: it is not started, or killed and forgotten.
+        Raises ``SpawnFailed`` with the reason.
+        """
+        environment = {
+            **launch.environment,
+            MARKER: f"{self._instance}/{launch.agent_id}",
+        }
+        try:
+            reply = await self._ask(
+                "launch",
+                launch.stdin_data,
+                agent=str(launch.agent_id),
+                argv=list(launch.argv),
+                environment=environment,
+                cwd=launch.cwd,
+                stdin=launch.stdin,
+                stdout_path=launch.stdout_path,
+                stderr_path=launch.stderr_path,
+                output_limit_bytes=launch.output_limit_bytes,
+                output_policy=launch.output_policy,
+                limits=dict(launch.limits),
+            )
+        except BrokenFrame:
+            raise SpawnFailed("its arguments, environment and task are too long") from None
+        except asyncio.CancelledError:
+            self._post("abandon", agent=str(launch.agent_id))
+            raise
+        return Started(
+            pid=reply["pid"],
+            started_at_ns=reply["started_at_ns"],
+            start_ticks=reply["start_ticks"],
+        )
+
+    async def write_stdin(
+        self, agent_id: UUID, data: bytes, *, close: bool = False, request_id: str = ""
+    ) -> int:
+        """Write all of ``data`` to an agent's stdin, or nothing; return its length.
+
+        ``close`` ends stdin after it. The keeper remembers the last 256 ``request_id`` of
+        each agent and answers a repeat without writing. Raises ``WouldBlock`` if the agent
+        does not read and ``data`` does not fit into the 1 MiB before its pipe, and
+        ``InvalidState`` if it has no stdin, or no longer.
+        """
+        reply = await self._ask(
+            "write", data, agent=str(agent_id), close=close, request_id=request_id
+        )
+        return int(reply["bytes"])
+
+    async def signal(self, agent_id: UUID, signum: int, *, tree: bool = False) -> None:
+        """Signal an agent's first process, or with ``tree`` its whole process group.
+
+        Raises ``InvalidState`` if the agent has ended, ``InvalidContext`` for no such signal.
+        """
+        await self._ask("signal", agent=str(agent_id), signal=int(signum), tree=tree)
+
+    async def stop(self, agent_id: UUID, grace_secs: float) -> None:
+        """Send SIGTERM and SIGCONT to an agent's group, and SIGKILL to all after the grace.
+
+        Returns once signalled; the keeper holds the timer. Raises ``InvalidState``.
+        """
+        await self._ask("stop", agent=str(agent_id), grace_secs=grace_secs)
+
+    async def kill(self, agent_id: UUID) -> None:
+        """Kill an agent and all that belongs to it. Raises ``InvalidState``."""
+        await self._ask("kill", agent=str(agent_id))
+
+    async def release(self, agent_id: UUID, stream: str, offset: int) -> None:
+        """Let go of a stream's bytes before ``offset``: an agent that waits has room again."""
+        self._post("release", agent=str(agent_id), stream=stream, offset=offset)
+        await self._wire.drain()
+
+    async def forget(self, agent_id: UUID, *, remove_output: bool = False) -> None:
+        """Drop what the keeper knows of an agent that has ended, and perhaps its files.
+
+        Raises ``InvalidState`` if it has not ended.
+        """
+        await self._ask("forget", agent=str(agent_id), remove=remove_output)
+
+    async def set_total_limit(self, limit_bytes: int | None) -> None:
+        """Limit what the streams of all agents that run keep together.
+
+        Above it the largest streams are trimmed, and those that may not be trimmed wait.
+        """
+        await self._ask("limit_total", bytes=limit_bytes)
+
+    async def ping(self) -> dict[str, object]:
+        """Return the keeper's figures: ``version``, ``agents``, ``open_fds``, ..."""
+        reply = await self._ask("ping")
+        del reply["re"]
+        return reply
+
+    async def aclose(self, *, grace_secs: float = 0.0) -> None:
+        """End the keeper, which stops what is left, and reap it. Twice is fine."""
+        if self._closed is None:
+            self._closed = asyncio.create_task(self._close(grace_secs))
+        await asyncio.shield(self._closed)
+
+    async def _close(self, grace_secs: float) -> None:
+        if self._lost is None and not self._closing:
+            with contextlib.suppress(CommunicationError, ExecutionError, TimeoutError):
+                async with asyncio.timeout(grace_secs + _END_SECS):
+                    await self._ask("end", grace_secs=grace_secs)
+        self._closing = True
+        self._wire.abort()
+        await asyncio.to_thread(_reap, self._process)
+        with contextlib.suppress(OSError):
+            self._socket.unlink()
+
+    async def _ask(self, operation: str, body: bytes = b"", **fields: Any) -> dict[str, Any]:
+        """Send a request; return its reply, or raise what a refusal stands for."""
+        if self._lost is not None or self._closing:
+            raise CommunicationError(self._lost or "the keeper was closed")
+        self._last_id += 1
+        request_id = self._last_id
+        data = frame({"op": operation, "id": request_id, **fields}, body)
+        future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._waiting[request_id] = future
+        try:
+            self._wire.write(data)
+            reply = await future
+        finally:
+            self._waiting.pop(request_id, None)
+        if "code" in reply:
+            raise from_wire(f"{reply['code']}: {reply['words']}", agent_id=fields.get("agent"))
+        return reply
+
+    def _post(self, operation: str, **fields: Any) -> None:
+        """Send a request that nobody waits for."""
+        if self._lost is None and not self._closing:
+            self._wire.write(frame({"op": operation, "id": 0, **fields}))
+
+    def _take(self, header: dict[str, Any]) -> None:
+        if "re" in header:
+            future = self._waiting.get(header["re"])
+            if future is not None and not future.done():
+                future.set_result(header)
+            return
+        try:
+            if header["event"] == "grew":
+                self._events.output_grew(_output_grew(header))
+            elif header["event"] == "ended":
+                self._events.agent_ended(_ended(header))
+        except Exception as error:
+            self._loop.call_exception_handler(
+                {"message": "an event of the keeper was not handled", "exception": error}
+            )
+
+    def _lose(self, reason: str) -> None:
+        if self._lost is not None:
+            return
+        self._lost = reason
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(CommunicationError(reason))
+        if not self._closing and self._closed is None:
+            self._events.keeper_lost(reason)
+
+
+class _Wire(asyncio.Protocol):
+    """The bytes of the connection, and its flow control."""
+
+    def __init__(self, link: KeeperLink) -> None:
+        self._link = link
+        self._reader = FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self._may_write = asyncio.Event()
+        self._may_write.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for header, _ in self._reader.feed(data):
+                self._link._take(header)
+        except BrokenFrame as error:
+            self._link._lose(f"the keeper's words cannot be read: {error}")
+            self.abort()
+
+    def pause_writing(self) -> None:
+        self._may_write.clear()
+
+    def resume_writing(self) -> None:
+        self._may_write.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._may_write.set()
+        self._link._lose(f"the keeper is gone: {exc or 'it closed the connection'}")
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes; while there are more than the transport likes, :meth:`drain` waits."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the keeper has taken most of what was written."""
+        await self._may_write.wait()
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _start(runtime_dir: Path, socket: Path, instance: str) -> subprocess.Popen[bytes]:
+    """Start the keeper and wait until it listens."""
+    runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = os.open(
+        runtime_dir / _LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+    )
+    command = [sys.executable, "-I", "-S", "-X", "utf8", str(_PROGRAM)]
+    try:
+        process = subprocess.Popen(
+            [*command, "--socket", str(socket), "--instance", instance, "--on-disconnect", "end"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd="/",
+            # Ctrl-C in a terminal goes to the server's group; the keeper ends when it is told.
+            start_new_session=True,
+        )
+    finally:
+        os.close(log)
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        readable, _, _ = select.select([stdout], [], [], _START_SECS)
+        if not readable or stdout.readline() != b"ready\n":
+            process.kill()
+            process.wait()
+            raise CommunicationError(f"the keeper did not start; see {runtime_dir / _LOG_NAME}")
+    return process
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(_END_SECS)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def _output_grew(header: dict[str, Any]) -> OutputGrew:
+    return OutputGrew(
+        agent_id=UUID(header["agent"]),
+        stdout_start=header["stdout"][0],
+        stdout_bytes=header["stdout"][1],
+        stderr_start=header["stderr"][0],
+        stderr_bytes=header["stderr"][1],
+    )
+
+
+def _ended(header: dict[str, Any]) -> Ended:
+    return Ended(
+        agent_id=UUID(header["agent"]),
+        exit_code=header["exit_code"],
+        signal=header["signal"],
+        stdout_start=header["stdout"][0],
+        stdout_bytes=header["stdout"][1],
+        stderr_start=header["stderr"][0],
+        stderr_bytes=header["stderr"][1],
+        ended_at_ns=header["ended_at_ns"],
+        user_secs=header["user_secs"],
+        system_secs=header["system_secs"],
+        max_rss_bytes=header["max_rss_bytes"],
+    )
