@@ -1,0 +1,120 @@
+"""Commands about agents' output: logs, attach, query."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from .._core import LogStreamType, ZmqOutputStream, to_builtins
+from . import exits, screen
+from .arguments import count, number
+from .session import connected, find
+from .streams import feed_stdin, follow, read_stream, tail_offset
+
+if TYPE_CHECKING:
+    from .arguments import Commands
+    from .parser import Parser
+
+__all__ = ["add_commands"]
+
+_ID_HELP = "an agent's id, or as much of its beginning as is unique"
+
+
+def add_commands(commands: Commands, shared: Parser) -> None:
+    """Add the group's commands."""
+    logs = commands.add_parser(
+        "logs",
+        parents=[shared],
+        help="print an agent's output",
+        description="Print what an agent has written to stdout, byte for byte. With -f go on "
+        "until it has ended.",
+    )
+    logs.add_argument("agent", metavar="ID", help=_ID_HELP)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the agent's end")
+    logs.add_argument("--tail", type=number, metavar="N", help="begin with the last N lines")
+    logs.add_argument("--stderr", action="store_true", help="its stderr instead of its stdout")
+    logs.add_argument("--json", action="store_true", help="print JSON, a line for each piece")
+    logs.set_defaults(handler=_logs)
+
+    attach = commands.add_parser(
+        "attach",
+        parents=[shared],
+        help="join an agent: our stdin is its stdin, its output is ours",
+        description="Pass our stdin to an agent and its stdout and stderr to ours, until it has "
+        "ended; exit as it did. The end of our stdin closes the agent's. Ctrl-C leaves; the "
+        "agent runs on.",
+    )
+    attach.add_argument("agent", metavar="ID", help=_ID_HELP)
+    attach.add_argument("--no-stdin", action="store_true", help="only look")
+    attach.add_argument("--history", action="store_true", help="begin with the output so far")
+    attach.add_argument("--json", action="store_true", help="print JSON, a line for each piece")
+    attach.set_defaults(handler=_attach)
+
+    query = commands.add_parser(
+        "query", parents=[shared], help="search the lines of an agent's output"
+    )
+    query.add_argument("agent", metavar="ID", help=_ID_HELP)
+    query.add_argument("--filter", metavar="REGEX", help="only lines in which this is found (RE2)")
+    query.add_argument(
+        "--stream",
+        choices=[stream.value for stream in ZmqOutputStream],
+        default="stdout",
+        help="where to look (stdout)",
+    )
+    query.add_argument("--limit", type=count, metavar="N", help="at most N lines")
+    query.add_argument("--offset", type=number, metavar="N", help="without the first N found")
+    query.add_argument("--json", action="store_true", help="print JSON")
+    query.set_defaults(handler=_query)
+
+
+async def _logs(arguments: Namespace) -> int:
+    stream = LogStreamType.STDERR if arguments.stderr else LogStreamType.STDOUT
+    async with connected(arguments) as client:
+        agent_id = await find(client, arguments.agent)
+        offset = 0
+        if arguments.tail is not None:
+            offset = await tail_offset(client, agent_id, stream, arguments.tail)
+        pieces = read_stream(client, agent_id, stream, offset, follow=arguments.follow)
+        async for message in pieces:
+            if arguments.json:
+                screen.json_line(to_builtins(message))
+            else:
+                screen.write_stdout(message.data)
+    return exits.OK
+
+
+async def _attach(arguments: Namespace) -> int:
+    show = screen.show_json if arguments.json else screen.show_output
+    async with connected(arguments) as client:
+        agent_id = await find(client, arguments.agent)
+        feeder = None if arguments.no_stdin else asyncio.create_task(feed_stdin(client, agent_id))
+        try:
+            await follow(client, agent_id, show, from_start=arguments.history)
+            end = await client.wait_agent(agent_id)
+        finally:
+            if feeder is not None:
+                feeder.cancel()
+                await asyncio.wait([feeder])
+    return exits.of_agent(end.exit_code, end.signal)
+
+
+async def _query(arguments: Namespace) -> int:
+    async with connected(arguments) as client:
+        agent_id = await find(client, arguments.agent)
+        found = await client.query_agent_output(
+            agent_id,
+            ZmqOutputStream(arguments.stream),
+            filter=arguments.filter,
+            limit=arguments.limit,
+            offset=arguments.offset,
+        )
+    if arguments.json:
+        screen.json_document(to_builtins(found))
+        return exits.OK
+    for text in found.lines:
+        print(text)
+    if found.has_more:
+        after = (arguments.offset or 0) + len(found.lines)
+        screen.complain(f"there are more lines: go on with --offset {after}")
+    return exits.OK

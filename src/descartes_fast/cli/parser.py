@@ -1,0 +1,54 @@
+"""The argument parser: the commands in their groups and the options all of them share."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.metadata import version
+from typing import NoReturn
+
+from . import (
+    completion,
+    controlling,
+    demo,
+    exits,
+    inspecting,
+    output,
+    serving,
+    spawning,
+    watching,
+)
+from .session import add_connection_options
+
+__all__ = ["Parser", "build_parser"]
+
+_GROUPS = (serving, spawning, inspecting, controlling, output, watching, demo, completion)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(exits.USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def build_parser() -> Parser:
+    """Return the parser of the whole command line.
+
+    A parsed command has its coroutine function in ``handler``.
+    """
+    parser = Parser(
+        prog="descartes-fast",
+        description="Run swarms of AI agents on many machines: spawn, watch and control them.",
+        epilog=exits.HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=version("descartes-fast"))
+    parser.set_defaults(parser=parser)
+    add_connection_options(parser, default=None)
+    shared = Parser(add_help=False, allow_abbrev=False)
+    add_connection_options(shared, default=argparse.SUPPRESS)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for group in _GROUPS:
+        group.add_commands(commands, shared)
+    return parser

@@ -1,0 +1,169 @@
+"""What goes to stdout and stderr: tables, lines, JSON and untouched bytes.
+
+A terminal gets tables drawn by rich where rich is installed; a pipe gets text with
+tabs between the columns and no header. Text that comes from agents or other clients
+(names, tasks, messages) is stripped of control characters, so that it cannot drive
+the terminal; output of agents is bytes and is passed on as it is.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from .._core import LogStreamMessage, LogStreamType, to_builtins
+from ..runner import AgentExit
+
+__all__ = [
+    "age",
+    "clean",
+    "complain",
+    "end_form",
+    "has_rich",
+    "is_terminal",
+    "json_document",
+    "json_line",
+    "line",
+    "short",
+    "show_json",
+    "show_output",
+    "table",
+    "write_stderr",
+    "write_stdout",
+]
+
+_STYLES = {
+    "running": "green",
+    "thinking": "green",
+    "completed": "blue",
+    "paused": "yellow",
+    "initializing": "cyan",
+    "failed": "red",
+    "error": "red",
+    "terminated": "magenta",
+}
+
+
+def is_terminal() -> bool:
+    """Tell whether a person looks at stdout."""
+    return sys.stdout.isatty()
+
+
+def has_rich() -> bool:
+    """Tell whether rich is installed (the extra ``cli``)."""
+    return importlib.util.find_spec("rich") is not None
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows: a table with a header on a terminal, tab-separated text elsewhere."""
+    if is_terminal() and has_rich():
+        _draw(columns, rows)
+    else:
+        for row in rows:
+            line(*row)
+
+
+def end_form(end: AgentExit) -> dict[str, Any]:
+    """Return the end of an agent in the form of JSON."""
+    return {
+        "id": str(end.id),
+        "status": end.status.value,
+        "exit_code": end.exit_code,
+        "signal": end.signal,
+        "info": None if end.info is None else to_builtins(end.info),
+    }
+
+
+def line(*fields: str) -> None:
+    """Print one line, its fields separated by tabs, at once."""
+    print("\t".join(clean(field) for field in fields), flush=True)
+
+
+def json_document(value: Any) -> None:
+    """Print a value as indented JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
+
+
+def json_line(value: Any) -> None:
+    """Print a value as JSON on one line, at once: a stream of them is JSON Lines."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def complain(words: str) -> None:
+    """Print one line about an error on stderr."""
+    print(f"descartes-fast: {clean(words)}", file=sys.stderr, flush=True)
+
+
+def write_stdout(data: bytes) -> None:
+    """Pass bytes to stdout as they are, at once."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def write_stderr(data: bytes) -> None:
+    """Pass bytes to stderr as they are, at once."""
+    sys.stderr.buffer.write(data)
+    sys.stderr.buffer.flush()
+
+
+def show_output(message: LogStreamMessage) -> None:
+    """Pass a piece of an agent's output to where it would have gone without us."""
+    write = write_stdout if message.stream_type is LogStreamType.STDOUT else write_stderr
+    write(message.data)
+
+
+def show_json(message: LogStreamMessage) -> None:
+    """Print a piece of an agent's output as JSON on one line."""
+    json_line(to_builtins(message))
+
+
+def clean(text: str) -> str:
+    """Return ``text`` on one line and without control characters."""
+    return "".join(
+        char if char.isprintable() else " " if char.isspace() else "\N{REPLACEMENT CHARACTER}"
+        for char in text
+    )
+
+
+def short(agent_id: UUID) -> str:
+    """Return an agent's id as people see it: eight digits on a terminal, all elsewhere."""
+    return str(agent_id)[:8] if is_terminal() else str(agent_id)
+
+
+def age(moment: datetime) -> str:
+    """Return a time as people see it: how long ago on a terminal, ISO 8601 elsewhere."""
+    if not is_terminal():
+        return moment.isoformat()
+    secs = max(0, int((datetime.now(UTC) - moment).total_seconds()))
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if secs >= size:
+            return f"{secs // size}{unit} ago"
+    return f"{secs}s ago"
+
+
+def _draw(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for number, column in enumerate(columns):
+        # The last column is free text; the others must stay whole to be copied.
+        last = number == len(columns) - 1
+        drawn.add_column(column, no_wrap=True, overflow="ellipsis" if last else "fold")
+    for row in rows:
+        drawn.add_row(*(Text(clean(cell), style=_STYLES.get(cell, "")) for cell in row))
+    Console(width=_width()).print(drawn)
+
+
+def _width() -> int | None:
+    """Return the width to draw at where the terminal does not tell: 80 is rich's own guess."""
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and int(columns) > 0 else None

@@ -1,0 +1,145 @@
+"""An agent's streams: its output read or followed, our stdin passed on to its own."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from uuid import UUID
+
+from .._core import ControlCommandType, LogStreamMessage, LogStreamType
+from ..client import ZmqClient
+from ..errors import InvalidState, WouldBlock
+from . import screen
+
+__all__ = ["Show", "feed_stdin", "follow", "read_stream", "tail_offset"]
+
+Show = Callable[[LogStreamMessage], None]
+
+_PIECE_BYTES = 65_536
+_LONG_POLL_SECS = 10.0
+_READS = {
+    LogStreamType.STDOUT: ControlCommandType.READ_STDOUT,
+    LogStreamType.STDERR: ControlCommandType.READ_STDERR,
+}
+
+
+async def follow(client: ZmqClient, agent_id: UUID, show: Show, *, from_start: bool) -> None:
+    """Show both streams of an agent as they grow, to the last byte of an agent that has ended."""
+    start = 0 if from_start else None
+    async with await client.stream_agent_logs(agent_id, from_offset=start) as messages:
+        async for message in messages:
+            show(message)
+
+
+async def read_stream(
+    client: ZmqClient, agent_id: UUID, stream: LogStreamType, offset: int, *, follow: bool
+) -> AsyncIterator[LogStreamMessage]:
+    """Yield one stream's pieces from ``offset`` to its present end, or to its last byte.
+
+    Reads at offsets take nothing away from other readers.
+    """
+    end = None if follow else await stream_length(client, agent_id, stream)
+    while end is None or offset < end:
+        limit = _PIECE_BYTES if end is None else min(_PIECE_BYTES, end - offset)
+        piece = await _read(client, agent_id, stream, offset, limit, wait=follow)
+        if piece["offset"] > offset:
+            gone = piece["offset"] - offset
+            screen.complain(f"{gone} bytes of output are gone: the server keeps only the latest")
+            offset = piece["offset"]
+        if data := base64.b64decode(piece["data"] or ""):
+            yield LogStreamMessage(
+                agent_id=agent_id, stream_type=stream, data=data, sequence=offset
+            )
+            offset += len(data)
+        elif piece["eof"] or end is not None:
+            return
+
+
+async def tail_offset(client: ZmqClient, agent_id: UUID, stream: LogStreamType, lines: int) -> int:
+    """Return the offset at which the last ``lines`` lines of a stream begin."""
+    end = position = await stream_length(client, agent_id, stream)
+    wanted = lines
+    if lines == 0:
+        return end
+    while position > 0:
+        begin = max(0, position - _PIECE_BYTES)
+        piece = await _read(client, agent_id, stream, begin, position - begin, wait=False)
+        data = base64.b64decode(piece["data"] or "")[: position - piece["offset"]]
+        search = len(data) - 1 if position == end and data.endswith(b"\n") else len(data)
+        while (found := data.rfind(b"\n", 0, search)) >= 0:
+            wanted -= 1
+            if wanted == 0:
+                return int(piece["offset"]) + found + 1
+            search = found
+        if piece["offset"] > begin or not data:
+            return int(piece["offset"])  # what was before is gone
+        position = begin
+    return 0
+
+
+async def stream_length(client: ZmqClient, agent_id: UUID, stream: LogStreamType) -> int:
+    """Return how many bytes an agent has written to a stream."""
+    response = await client.control(agent_id, ControlCommandType.GET_STATUS)
+    return int(response.data[f"{stream.value}_bytes"])
+
+
+async def _read(
+    client: ZmqClient, agent_id: UUID, stream: LogStreamType, offset: int, limit: int, *, wait: bool
+) -> dict[str, Any]:
+    payload: dict[str, Any] = {"offset": offset, "max_bytes": limit, "encoding": "base64"}
+    if wait:
+        payload["wait_secs"] = _LONG_POLL_SECS
+    response = await client.control(agent_id, _READS[stream], payload)
+    data: dict[str, Any] = response.data
+    return data
+
+
+async def feed_stdin(client: ZmqClient, agent_id: UUID) -> None:
+    """Pass our stdin to an agent until it ends, then close the agent's."""
+    pieces = _stdin_pieces()
+    try:
+        async for data in pieces:
+            await _write_patiently(client, agent_id, data)
+        await client.write_agent_stdin(agent_id, b"", close=True)
+    except InvalidState:
+        return  # it has ended, or has no stdin: its output goes on without ours
+
+
+async def _write_patiently(client: ZmqClient, agent_id: UUID, data: bytes) -> None:
+    """Write to an agent that may not be reading yet: again, until there is room."""
+    delay = 0.02
+    while True:
+        try:
+            await client.write_agent_stdin(agent_id, data)
+        except WouldBlock:
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 1.0)
+        else:
+            return
+
+
+async def _stdin_pieces() -> AsyncIterator[bytes]:
+    """Yield what arrives on our stdin.
+
+    A thread reads it, since a file cannot be polled; a daemon, since a read of a terminal
+    cannot be interrupted.
+    """
+    loop = asyncio.get_running_loop()
+    pieces: asyncio.Queue[bytes] = asyncio.Queue(maxsize=4)
+
+    def read() -> None:
+        try:
+            while data := os.read(sys.stdin.fileno(), _PIECE_BYTES):
+                asyncio.run_coroutine_threadsafe(pieces.put(data), loop).result()
+            asyncio.run_coroutine_threadsafe(pieces.put(b""), loop).result()
+        except (OSError, RuntimeError, asyncio.CancelledError):
+            return  # the loop is closed: nobody waits for more
+
+    threading.Thread(target=read, name="stdin", daemon=True).start()
+    while data := await pieces.get():
+        yield data
