@@ -20,18 +20,23 @@ def tool_use(name: str, **arguments: Any) -> Block:
     return {"type": "tool_use", "id": f"toolu_{name.lower()}", "name": name, "input": arguments}
 
 
+NO_ANSWER: tuple[Block, ...] = ()
+"""A turn in which the model thinks forever."""
+
+
 class MessagesApi:
     """Answers ``POST /v1/messages`` from a script, streaming where it is asked to.
 
     ``turns`` are the answers, each a list of blocks, to the requests that offer tools, in
     order; the last one is given again when they run out. Requests without tools (titles,
-    summaries) are answered by one word. ``requests`` keeps the bodies of the former.
+    summaries) are answered by one word. ``requests`` and ``headers`` keep the former.
     """
 
-    def __init__(self, turns: Sequence[Sequence[Block]]) -> None:
-        self._turns = [list(turn) for turn in turns]
+    def __init__(self, *turns: Sequence[Block]) -> None:
+        self._turns = turns
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.asked = asyncio.Event()
         self.url = ""
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -57,7 +62,7 @@ class MessagesApi:
         try:
             while request := await _read_request(reader):
                 method, path, headers, body = request
-                status, kind, payload = self._answer(method, path, headers, body)
+                status, kind, payload = await self._answer(method, path, headers, body)
                 head = (
                     f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\n"
                     f"content-length: {len(payload)}\r\n\r\n"
@@ -70,7 +75,7 @@ class MessagesApi:
             self._connections.discard(task)
             writer.close()
 
-    def _answer(
+    async def _answer(
         self, method: str, path: str, headers: dict[str, str], body: bytes
     ) -> tuple[str, str, bytes]:
         path = path.partition("?")[0]
@@ -87,15 +92,18 @@ class MessagesApi:
             )
         request = json.loads(body)
         message = self._message(request, headers)
+        if not message["content"]:
+            await asyncio.Event().wait()
         if request.get("stream"):
             return "200 OK", "text/event-stream", b"".join(_events(message))
         return "200 OK", "application/json", json.dumps(message).encode()
 
     def _message(self, request: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
         if request.get("tools"):
-            blocks = self._turns[min(len(self.requests), len(self._turns) - 1)]
+            blocks = list(self._turns[min(len(self.requests), len(self._turns) - 1)])
             self.requests.append(request)
             self.headers.append(headers)
+            self.asked.set()
         else:
             blocks = [text("untitled")]
         wants_tool = any(block["type"] == "tool_use" for block in blocks)

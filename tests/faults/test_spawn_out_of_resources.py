@@ -1,0 +1,243 @@
+"""The system has no more to give: a typed error with the reason, and nothing half registered."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from descartes_fast import (
+    AgentConfig,
+    AgentStatus,
+    BackendConfig,
+    ServerBusy,
+    SpawnFailed,
+    ZmqClient,
+    connect,
+)
+from faults.keeper_process import keeper_pid
+
+if TYPE_CHECKING:
+    from conftest import StartServer
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses prlimit and /proc")
+
+
+@contextmanager
+def limited(pid: int, kind: int, soft: int) -> Iterator[None]:
+    """Give a process a lower soft limit for the length of a block."""
+    before = resource.prlimit(pid, kind)
+    resource.prlimit(pid, kind, (soft, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, kind, before)
+
+
+async def assert_unharmed(client: ZmqClient) -> None:
+    """Check that no agent was made, and that the next one runs as if nothing had been."""
+    assert await client.list_remote_agents() == []
+    assert (await client.health_check()).healthy
+    agent = await client.spawn_remote(AgentConfig(model_backend="sh", task="true"))
+    assert (await client.wait_agent(agent, timeout_secs=10)).status == AgentStatus.COMPLETED
+
+
+def make_file(path: Path, content: bytes, mode: int = 0o755) -> str:
+    path.write_bytes(content)
+    path.chmod(mode)
+    return str(path)
+
+
+def unstartable(folder: Path) -> dict[str, tuple[BackendConfig, str]]:
+    """Return backends that cannot be started, and words of the reason for each."""
+    missing = str(folder / "missing")
+    return {
+        "missing": (BackendConfig(command=(missing,)), "missing"),
+        "missing-on-path": (BackendConfig(command=("no-such-tool-anywhere",)), "no-such-tool"),
+        "directory": (BackendConfig(command=(str(folder),)), "ermission|irectory"),
+        "not-executable": (
+            BackendConfig(command=(make_file(folder / "data", b"#!/bin/sh\n", 0o644),)),
+            "ermission",
+        ),
+        "not-a-program": (
+            BackendConfig(command=(make_file(folder / "noise", bytes(range(256))),)),
+            "xec format",
+        ),
+        "empty-file": (
+            BackendConfig(command=(make_file(folder / "empty", b""),)),
+            "xec format",
+        ),
+        "no-interpreter": (
+            BackendConfig(command=(make_file(folder / "script", b"#!/no/such/interpreter\n"),)),
+            "script",
+        ),
+        "no-directory": (BackendConfig(command=("true",), working_dir=missing), "missing"),
+        "file-as-directory": (
+            BackendConfig(command=("true",), working_dir=make_file(folder / "file", b"")),
+            "irectory",
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "missing",
+        "missing-on-path",
+        "directory",
+        "not-executable",
+        "not-a-program",
+        "empty-file",
+        "no-interpreter",
+        "no-directory",
+        "file-as-directory",
+    ],
+)
+async def test_program_that_cannot_be_started_is_said_why(
+    start_server: StartServer, tmp_path: Path, name: str
+) -> None:
+    backend, reason = unstartable(tmp_path)[name]
+    sh = BackendConfig(command=("sh", "-c", "{task}"))
+    server = await start_server(backends={"broken": backend, "sh": sh})
+    async with connect(server.endpoint) as client:
+        with pytest.raises(SpawnFailed, match=reason):
+            await client.spawn_remote(AgentConfig(model_backend="broken", task="x"))
+        await assert_unharmed(client)
+
+
+async def test_arguments_over_the_keepers_limit_are_a_failed_spawn(
+    server: Any, client: ZmqClient
+) -> None:
+    # The server's own check goes by its own stack limit; the keeper's is lower here.
+    environment = {f"AGENT_{number}": "x" * 100_000 for number in range(10)}
+    config = AgentConfig(model_backend="sh", task="true", environment=environment)
+    refused = pytest.raises(SpawnFailed, match=re.compile("too long", re.IGNORECASE))
+    with limited(keeper_pid(), resource.RLIMIT_STACK, 1024 * 1024), refused:
+        await client.spawn_remote(config)
+    await assert_unharmed(client)
+
+
+async def test_agent_without_room_for_its_program_has_failed(start_server: StartServer) -> None:
+    tiny = BackendConfig(command=("sh", "-c", "{task}"), limits={"as": 64 * 1024})
+    sh = BackendConfig(command=("sh", "-c", "{task}"))
+    server = await start_server(backends={"tiny": tiny, "sh": sh})
+    async with connect(server.endpoint) as client:
+        # The kernel may refuse the exec, or kill the program that it has begun to load.
+        try:
+            agent = await client.spawn_remote(AgentConfig(model_backend="tiny", task="true"))
+        except SpawnFailed:
+            await assert_unharmed(client)
+        else:
+            ended = await client.wait_agent(agent, timeout_secs=10)
+            assert ended.status == AgentStatus.FAILED
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small file system takes rights that are not here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill_up(filler: Path) -> None:
+    """Write to a file until its disk is full."""
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+async def test_disk_below_its_reserve_takes_no_spawns(
+    start_server: StartServer, small_disk: Path
+) -> None:
+    server = await start_server(state_dir=str(small_disk / "state"))
+    async with connect(server.endpoint) as client:
+        with pytest.raises(ServerBusy, match="disk"):
+            await client.spawn_remote(AgentConfig(model_backend="sh", task="true"))
+        health = await client.health_check()
+        assert not health.healthy
+        assert health.metadata is not None
+        assert "disk" in health.metadata["reason"]
+        assert await client.list_remote_agents() == []
+
+
+async def test_disk_that_is_full_fails_the_spawn(
+    start_server: StartServer, small_disk: Path
+) -> None:
+    server = await start_server(state_dir=str(small_disk / "state"), disk_reserve_bytes=0)
+    filler = small_disk / "filler"
+    fill_up(filler)
+    async with connect(server.endpoint) as client:
+        with pytest.raises((SpawnFailed, ServerBusy), match=re.compile("disk|space", re.I)):
+            await client.spawn_remote(AgentConfig(model_backend="sh", task="echo hi"))
+        assert await client.list_remote_agents() == []
+        filler.unlink()
+        await assert_unharmed(client)
+
+
+# A server that runs as a user of its own, where the limit of processes counts: it does not
+# for root. The limit is set on the keeper alone, which then cannot make a child.
+NPROC = """
+import asyncio, os, resource, sys
+sys.path.insert(0, sys.argv[1])
+from descartes_fast import AgentConfig, SpawnFailed, connect
+from descartes_fast.testing import descartes_server
+from faults.keeper_process import keeper_pid
+
+async def main():
+    async with descartes_server() as server, connect(server.endpoint) as client:
+        config = AgentConfig(model_backend="sh", task="true")
+        pid = keeper_pid()
+        before = resource.prlimit(pid, resource.RLIMIT_NPROC)
+        resource.prlimit(pid, resource.RLIMIT_NPROC, (1, before[1]))
+        try:
+            await client.spawn_remote(config)
+        except SpawnFailed as error:
+            print("refused:", error)
+        print("agents:", len(await client.list_remote_agents()))
+        resource.prlimit(pid, resource.RLIMIT_NPROC, before)
+        agent = await client.spawn_remote(config)
+        print("then:", (await client.wait_agent(agent, timeout_secs=10)).exit_code)
+
+asyncio.run(main())
+"""
+
+
+def test_processes_at_their_limit_fail_the_spawn(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", NPROC, str(Path(__file__).parents[1])]
+    if os.geteuid() == 0:
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            pytest.skip("no setpriv: the limit of processes does not count for root")
+        # Only what lets it read the interpreter, wherever that is; nothing that lifts limits.
+        capabilities = "-all,+dac_override,+dac_read_search"
+        command = [
+            setpriv,
+            "--reuid=54321",
+            "--regid=54321",
+            "--clear-groups",
+            f"--inh-caps={capabilities}",
+            f"--ambient-caps={capabilities}",
+            f"--bounding-set={capabilities}",
+            *command,
+        ]
+    environment = os.environ | {"HOME": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    refused, agents, then = done.stdout.splitlines()
+    assert re.search("process|temporarily", refused)
+    assert agents == "agents: 0"
+    assert then == "then: 0"
