@@ -1,7 +1,4 @@
-"""The keeper's entry: run by its path, it prints ``ready`` and serves until the end.
-
-    python -I -S .../keeper/__main__.py --socket PATH --instance NAME
-"""
+"""The keeper's entry: run by its path, it prints ``ready`` and serves until the end."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import selectors
@@ -41,10 +42,8 @@ class Loop:
 
     def unwatch(self, fd: int) -> None:
         """Watch ``fd`` no longer; one that is not watched is fine."""
-        try:
+        with contextlib.suppress(KeyError):
             self._selector.unregister(fd)
-        except KeyError:
-            pass
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once in the next turn, which then does not wait."""

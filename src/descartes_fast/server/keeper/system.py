@@ -63,5 +63,5 @@ def has_exited(pid: int) -> bool:
     options = _WEXITED | _WNOHANG | _WNOWAIT
     with contextlib.suppress(OSError):
         if _libc.waitid(_P_PID, pid, info, options) == 0:
-            return struct.unpack_from("=i", info)[0] != 0
+            return bool(struct.unpack_from("=i", info)[0])
     return False
