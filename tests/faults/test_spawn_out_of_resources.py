@@ -61,29 +61,35 @@ def unstartable(folder: Path) -> dict[str, tuple[BackendConfig, str]]:
     """Return backends that cannot be started, and words of the reason for each."""
     missing = str(folder / "missing")
     return {
-        "missing": (BackendConfig(command=(missing,)), "missing"),
-        "missing-on-path": (BackendConfig(command=("no-such-tool-anywhere",)), "no-such-tool"),
-        "directory": (BackendConfig(command=(str(folder),)), "ermission|irectory"),
+        "missing": (BackendConfig(command=(missing,)), "was not found"),
+        "missing-on-path": (
+            BackendConfig(command=("no-such-tool-anywhere",)),
+            "no-such-tool-anywhere' was not found",
+        ),
+        "directory": (BackendConfig(command=(str(folder),)), "not executable"),
         "not-executable": (
             BackendConfig(command=(make_file(folder / "data", b"#!/bin/sh\n", 0o644),)),
-            "ermission",
+            "not executable",
         ),
         "not-a-program": (
             BackendConfig(command=(make_file(folder / "noise", bytes(range(256))),)),
-            "xec format",
+            "not in a format",
         ),
         "empty-file": (
             BackendConfig(command=(make_file(folder / "empty", b""),)),
-            "xec format",
+            "not in a format",
         ),
         "no-interpreter": (
             BackendConfig(command=(make_file(folder / "script", b"#!/no/such/interpreter\n"),)),
-            "script",
+            "needs an interpreter",
         ),
-        "no-directory": (BackendConfig(command=("true",), working_dir=missing), "missing"),
+        "no-directory": (
+            BackendConfig(command=("true",), working_dir=missing),
+            "cannot be entered",
+        ),
         "file-as-directory": (
             BackendConfig(command=("true",), working_dir=make_file(folder / "file", b"")),
-            "irectory",
+            "cannot be entered",
         ),
     }
 
@@ -120,7 +126,7 @@ async def test_arguments_over_the_keepers_limit_are_a_failed_spawn(
     # The server's own check goes by its own stack limit; the keeper's is lower here.
     environment = {f"AGENT_{number}": "x" * 100_000 for number in range(10)}
     config = AgentConfig(model_backend="sh", task="true", environment=environment)
-    refused = pytest.raises(SpawnFailed, match=re.compile("too long", re.IGNORECASE))
+    refused = pytest.raises(SpawnFailed, match="longer than this system allows")
     with limited(keeper_pid(), resource.RLIMIT_STACK, 1024 * 1024), refused:
         await client.spawn_remote(config)
     await assert_unharmed(client)
@@ -238,6 +244,6 @@ def test_processes_at_their_limit_fail_the_spawn(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr
     refused, agents, then = done.stdout.splitlines()
-    assert re.search("process|temporarily", refused)
+    assert "may have no more processes" in refused
     assert agents == "agents: 0"
     assert then == "then: 0"
