@@ -1,1 +1,8 @@
-"""The server: one file for each of its jobs; :mod:`.server` joins them."""
+"""The server: one file for each of its jobs; :mod:`.assembly` joins them."""
+
+from __future__ import annotations
+
+from .server import ZmqAgentServer
+from .statistics import ServerStatistics
+
+__all__ = ["ServerStatistics", "ZmqAgentServer"]

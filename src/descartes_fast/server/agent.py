@@ -1,0 +1,283 @@
+"""One agent: what is known of it and the changes of its state; knows no ZeroMQ.
+
+Each change of state raises ``seq`` by one and is told to the observer as the status
+update that will be published, so that whoever reads the state and whoever follows the
+updates can put them in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from .._core import (
+    AgentConfig,
+    AgentInfo,
+    AgentStatus,
+    LogStreamType,
+    PauseMode,
+    StatusUpdate,
+    StatusUpdateType,
+)
+from ..errors import InvalidState
+from .backends import LaunchPlan
+from .keeper_link import Ended, OutputGrew, Started
+from .output import OutputFile
+
+__all__ = ["Agent", "AgentObserver"]
+
+
+class AgentObserver(Protocol):
+    """Who is told what happens to agents."""
+
+    def state_changed(self, agent: Agent, update: StatusUpdate) -> None:
+        """The agent lives on in another state."""
+
+    def output_grew(self, agent: Agent) -> None:
+        """There is more output than before."""
+
+    def ended(self, agent: Agent, update: StatusUpdate) -> None:
+        """The agent has ended; its output is complete. Said once."""
+
+
+class Agent:
+    """An agent from the moment its spawn is accepted until its retention is over."""
+
+    def __init__(
+        self,
+        agent_id: UUID,
+        config: AgentConfig,
+        plan: LaunchPlan,
+        *,
+        metadata: Mapping[str, str] | None,
+        stdout: OutputFile,
+        stderr: OutputFile,
+        observer: AgentObserver,
+    ) -> None:
+        self.id = agent_id
+        self.name = config.name
+        self.model_backend = config.model_backend
+        self.task = config.task
+        self.metadata = dict(metadata or {})
+        self.pause_policy = plan.pause
+        self.stop_grace_secs = plan.stop_grace_secs
+        self.stdout = stdout
+        self.stderr = stderr
+        self.status = AgentStatus.INITIALIZING
+        self.seq = 0
+        self.pid: int | None = None
+        self.start_ticks = 0
+        self.started_at_ns = time.time_ns()
+        self.ended_at_ns: int | None = None
+        self.exit_code: int | None = None
+        self.signal: int | None = None
+        self.paused_at_ns: int | None = None
+        self.pause_mode: PauseMode | None = None
+        self.pause_noticed = False
+        self.stop_asked = False
+        self.signals_asked: set[int] = set()
+        self.cursors = {LogStreamType.STDOUT: 0, LogStreamType.STDERR: 0}
+        self.pausing = asyncio.Lock()
+        self._observer = observer
+        self._early_end: Ended | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._info: AgentInfo | None = None
+
+    # -- what is known ---------------------------------------------------------------
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status.is_terminal
+
+    def output(self, stream: LogStreamType) -> OutputFile:
+        """Return one of the two streams."""
+        return self.stdout if stream is LogStreamType.STDOUT else self.stderr
+
+    def info(self) -> AgentInfo:
+        """Return what listings show of the agent."""
+        if self._info is None:
+            self._info = AgentInfo(
+                id=self.id,
+                name=self.name,
+                status=self.status,
+                model_backend=self.model_backend,
+                started_at=self.started_at_ns,
+                task=self.task,
+                paused_at=self.paused_at_ns,
+                pause_mode=self.pause_mode,
+            )
+        return self._info
+
+    def status_data(self) -> dict[str, Any]:
+        """Return what ``get_status`` answers."""
+        return {
+            "status": self.status.value,
+            "seq": self.seq,
+            "pid": self.pid,
+            "exit_code": self.exit_code,
+            "signal": self.signal,
+            "started_at": _rfc3339(self.started_at_ns),
+            "ended_at": None if self.ended_at_ns is None else _rfc3339(self.ended_at_ns),
+            "stdout_bytes": self.stdout.end,
+            "stderr_bytes": self.stderr.end,
+            "metadata": self.metadata,
+        }
+
+    def require_alive(self, doing: str) -> None:
+        """Raise ``InvalidState`` unless the agent runs or is paused."""
+        if not self.has_ended and self.status is not AgentStatus.INITIALIZING:
+            return
+        state = "is still starting" if not self.has_ended else f"has ended ({self.status.value})"
+        raise InvalidState(f"cannot {doing}: the agent {state}", agent_id=str(self.id))
+
+    async def wait_for_news(self) -> None:
+        """Return when there is more output, or the state has changed."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    async def wait_until_started(self) -> None:
+        """Return when the program runs, or will not run any more."""
+        while self.status is AgentStatus.INITIALIZING:
+            await self.wait_for_news()
+
+    # -- what happens to it ----------------------------------------------------------
+
+    def accepted(self) -> None:
+        """The spawn is granted; the program is not running yet."""
+        self._change(AgentStatus.INITIALIZING, {})
+
+    def started(self, started: Started) -> None:
+        """The exec has succeeded."""
+        self.pid = started.pid
+        self.start_ticks = started.start_ticks
+        self.started_at_ns = started.started_at_ns
+        self._change(AgentStatus.RUNNING, {"pid": started.pid})
+        if self._early_end is not None:
+            self.ended(self._early_end)
+
+    def start_failed(self, reason: str) -> None:
+        """The program could not be started; there never was a process."""
+        self._end(AgentStatus.FAILED, reason)
+
+    def paused(self, mode: PauseMode) -> None:
+        """The agent was stopped, or asked to pause in the way its backend promises to follow."""
+        self.paused_at_ns = time.time_ns()
+        self.pause_mode = mode
+        self._change(AgentStatus.PAUSED, {"mode": mode.value})
+
+    def resumed(self) -> None:
+        """The agent runs again."""
+        self.paused_at_ns = self.pause_mode = None
+        self._change(AgentStatus.RUNNING, {"pid": self.pid})
+
+    def output_grew(self, event: OutputGrew) -> None:
+        """The keeper has written more output to the files, or trimmed them."""
+        self._measure(event)
+        self._wake()
+        self._observer.output_grew(self)
+
+    def ended(self, event: Ended) -> None:
+        """The process is gone and its output complete."""
+        if self.status is AgentStatus.INITIALIZING:
+            # The news of a short life can overtake the answer to the launch in this
+            # process; an agent never ends before it has run.
+            self._early_end = event
+            return
+        if self.has_ended:
+            return
+        self._measure(event)
+        self.exit_code = event.exit_code
+        self.signal = event.signal
+        self.ended_at_ns = event.ended_at_ns
+        asked = self.stop_asked or (event.signal is not None and event.signal in self.signals_asked)
+        if asked:
+            self._end(AgentStatus.TERMINATED, None)
+        elif event.exit_code == 0:
+            self._end(AgentStatus.COMPLETED, None)
+        else:
+            self._end(AgentStatus.FAILED, _reason(event))
+
+    def lost(self, reason: str) -> None:
+        """The keeper is gone and with it the agent's exit status."""
+        if not self.has_ended:
+            self._end(AgentStatus.TERMINATED if self.stop_asked else AgentStatus.FAILED, reason)
+
+    def _end(self, status: AgentStatus, message: str | None) -> None:
+        if self.ended_at_ns is None:
+            self.ended_at_ns = time.time_ns()
+        self.paused_at_ns = self.pause_mode = None
+        self.status = status
+        self.seq += 1
+        self._info = None
+        self._wake()
+        self._observer.ended(
+            self,
+            StatusUpdate(
+                agent_id=self.id,
+                update_type=_END_UPDATES[status],
+                status=status,
+                message=message,
+                data={
+                    "seq": self.seq,
+                    "exit_code": self.exit_code,
+                    "signal": self.signal,
+                    "stdout_bytes": self.stdout.end,
+                    "stderr_bytes": self.stderr.end,
+                },
+            ),
+        )
+
+    def _change(self, status: AgentStatus, data: dict[str, Any]) -> None:
+        self.status = status
+        self.seq += 1
+        self._info = None
+        self._wake()
+        self._observer.state_changed(
+            self,
+            StatusUpdate(
+                agent_id=self.id,
+                update_type=StatusUpdateType.STATUS_CHANGED,
+                status=status,
+                data={"seq": self.seq, **data},
+            ),
+        )
+
+    def _measure(self, event: OutputGrew | Ended) -> None:
+        self.stdout.start, self.stdout.end = event.stdout_start, event.stdout_bytes
+        self.stderr.start, self.stderr.end = event.stderr_start, event.stderr_bytes
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+_END_UPDATES = {
+    AgentStatus.COMPLETED: StatusUpdateType.COMPLETED,
+    AgentStatus.FAILED: StatusUpdateType.ERROR,
+    AgentStatus.TERMINATED: StatusUpdateType.TERMINATED,
+}
+
+
+def _reason(event: Ended) -> str:
+    if event.signal is None:
+        return f"exit code {event.exit_code}"
+    try:
+        return f"killed by {signal.Signals(event.signal).name}"
+    except ValueError:
+        return f"killed by signal {event.signal}"
+
+
+def _rfc3339(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds")

@@ -1,0 +1,229 @@
+"""Puts the parts of a server together, each with its cleanup on one stack."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from uuid import UUID
+
+import zmq
+
+from ..config import ZmqServerConfig
+from .actions import Actions
+from .admission import Admission
+from .backends import Backends
+from .dispatch import Dispatcher
+from .endpoints import IpcClaim, bind, checked_endpoint
+from .envelope import Envelope
+from .health import Health
+from .housekeeping import keep_house
+from .identity import ServerIdentity
+from .keeper_link import KeeperLink
+from .keeper_loss import end_agents_without_keeper
+from .limits import Reserves
+from .log_feed import LogFeed
+from .news import AgentNews, KeeperNews
+from .operations import Operations
+from .publisher import Publisher
+from .queries import Queries
+from .registry import Registry
+from .replies import ReplyMemory
+from .router import Router
+from .service import Service
+from .sockets import LINGER_MS, command_socket, publishing_socket
+from .spawner import Spawner
+from .state_dir import StateDir
+from .statistics import Counters
+from .status_feed import StatusFeed
+from .tasks import Tasks
+
+__all__ = ["COMMANDS", "Parts", "assemble"]
+
+COMMANDS, PUBLICATIONS = "commands", "publications"
+
+_FILE_THREADS = 2
+_WAIT_MARGIN = 0.8  # a read's wait ends before the time for its request does
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a running server consists of, as far as its life needs it."""
+
+    identity: ServerIdentity
+    bound_pub_endpoint: str
+    admission: Admission
+    registry: Registry
+    keeper: KeeperLink
+    operations: Operations
+    dispatcher: Dispatcher
+    service: Service
+
+
+async def assemble(
+    stack: AsyncExitStack, config: ZmqServerConfig, *, actions: Actions, counters: Counters
+) -> Parts:
+    """Return the parts, running. At any moment ``stack`` closes what there is by then.
+
+    Raises ``UsageError`` for a configuration that this machine cannot serve.
+    """
+    backends = Backends(config.backends)
+    state_dir = StateDir(config.state_path())
+    stack.callback(state_dir.close)
+    await asyncio.to_thread(state_dir.remove_leftovers)
+    bound = await _bind(stack, config, counters)
+    identity = ServerIdentity(
+        server_id=config.server_id or state_dir.server_id(),
+        endpoint=bound.endpoint,
+        pub_endpoint=config.advertise_pub or bound.pub_endpoint,
+        max_agents=config.max_agents,
+    )
+
+    files = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="descartes-fast-files")
+    stack.push_async_callback(asyncio.to_thread, files.shutdown, cancel_futures=True)
+    background = Tasks()
+    stack.push_async_callback(background.aclose)
+
+    def remove_output(agent_id: UUID) -> None:
+        files.submit(state_dir.remove_agent, agent_id)
+
+    registry = Registry(
+        max_agents=config.max_agents,
+        retain_agents=config.retain_agents,
+        retain_secs=config.retain_secs,
+        on_dropped=lambda agent: remove_output(agent.id),
+    )
+    publisher = Publisher(bound.publications, counters)
+    stack.callback(publisher.close, linger_ms=LINGER_MS)
+    status_feed = StatusFeed(publisher, enabled=config.enable_status_updates)
+    stack.callback(status_feed.close)
+    log_feed = LogFeed(publisher, counters)
+    stack.callback(log_feed.close)
+    observer = AgentNews(registry, status_feed, log_feed)
+
+    def keeper_lost(reason: str) -> None:
+        health.keeper_lost(reason)
+        end_agents_without_keeper(registry, reason)
+
+    keeper_news = KeeperNews(registry, background, keeper_lost)
+    keeper = await KeeperLink.open(state_dir.runtime, keeper_news)
+    keeper_news.keeper = keeper
+    stack.push_async_callback(keeper.aclose)
+
+    reserves = Reserves(config, state_dir.path, registry.output_bytes)
+    health = Health(keeper, reserves, accepting=lambda: dispatcher.accepting)
+    replies = ReplyMemory(config.replay_bytes, config.replay_secs)
+    queries = Queries(files)
+    operations = Operations(
+        keeper,
+        actions,
+        queries,
+        pub_endpoint=identity.pub_endpoint,
+        stop_grace_secs=config.stop_grace_secs,
+        longest_wait_secs=config.request_timeout_secs * _WAIT_MARGIN,
+        releases=config.output_policy == "wait",
+    )
+    spawner = Spawner(
+        config,
+        backends,
+        registry,
+        keeper,
+        reserves,
+        health,
+        state_dir,
+        observer,
+        background,
+        remove_output,
+    )
+    dispatcher = Dispatcher(
+        identity=identity,
+        registry=registry,
+        spawner=spawner,
+        operations=operations,
+        actions=actions,
+        queries=queries,
+        health=health,
+        replies=replies,
+        counters=counters,
+        request_timeout_secs=config.request_timeout_secs,
+    )
+    service = _serve(stack, config, dispatcher, bound.commands, counters)
+    background.start(keep_house(config, identity, registry, replies, keeper, status_feed))
+    return Parts(
+        identity=identity,
+        bound_pub_endpoint=bound.pub_endpoint,
+        admission=bound.admission,
+        registry=registry,
+        keeper=keeper,
+        operations=operations,
+        dispatcher=dispatcher,
+        service=service,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bound:
+    """The sockets of a server, and where they are."""
+
+    admission: Admission
+    commands: zmq.Socket[bytes]
+    endpoint: str
+    publications: zmq.Socket[bytes]
+    pub_endpoint: str
+
+
+async def _bind(stack: AsyncExitStack, config: ZmqServerConfig, counters: Counters) -> _Bound:
+    """Claim and bind both endpoints; nothing is read from them yet."""
+    wanted = [
+        # In a thread: a host name may take the resolver's time.
+        await asyncio.to_thread(checked_endpoint, endpoint, insecure=config.insecure)
+        for endpoint in (config.endpoint, config.pub_endpoint)
+    ]
+    for endpoint in wanted:
+        if endpoint.startswith("ipc://"):
+            stack.callback(IpcClaim(endpoint).release)
+    context = zmq.Context[zmq.Socket[bytes]]()
+    stack.push_async_callback(asyncio.to_thread, context.term)
+    admission = Admission(context, config.max_clients, counters)
+    stack.callback(admission.close)
+
+    def bound(
+        make: Callable[[zmq.Context[zmq.Socket[bytes]]], zmq.Socket[bytes]], name: str, at: str
+    ) -> tuple[zmq.Socket[bytes], str]:
+        socket = make(context)
+        stack.callback(socket.close, linger=LINGER_MS)
+        admission.watch(name, socket)
+        return socket, bind(socket, at)
+
+    commands, endpoint = bound(command_socket, COMMANDS, wanted[0])
+    publications, pub_endpoint = bound(publishing_socket, PUBLICATIONS, wanted[1])
+    return _Bound(
+        admission=admission,
+        commands=commands,
+        endpoint=endpoint,
+        publications=publications,
+        pub_endpoint=pub_endpoint,
+    )
+
+
+def _serve(
+    stack: AsyncExitStack,
+    config: ZmqServerConfig,
+    dispatcher: Dispatcher,
+    commands: zmq.Socket[bytes],
+    counters: Counters,
+) -> Service:
+    """Join dispatcher and command socket; from here on requests are taken."""
+
+    def reply(envelope: Envelope, body: bytes) -> None:
+        router.reply(envelope, body)
+
+    service = Service(dispatcher, reply)
+    router = Router(
+        commands, service.on_request, queue_bytes=config.client_queue_bytes, counters=counters
+    )
+    stack.callback(router.close, linger_ms=LINGER_MS)
+    stack.push_async_callback(service.aclose)
+    return service

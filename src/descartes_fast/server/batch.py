@@ -1,0 +1,109 @@
+"""One control command for many agents: concurrently, each with a result of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from types import CoroutineType
+from uuid import UUID
+
+from .._core import (
+    BatchAgentResult,
+    BatchControlCommand,
+    BatchControlResponse,
+    ControlCommandType,
+)
+from ..errors import AgentError, ExecutionError, InvalidContext, InvalidState, to_wire
+from .operations import Operations
+from .registry import Registry
+
+__all__ = ["run_batch"]
+
+MAX_BATCH_AGENTS = 10_000
+_IN_FLIGHT = 64
+
+_WITH_DATA = frozenset(
+    {
+        ControlCommandType.READ_STDOUT,
+        ControlCommandType.READ_STDERR,
+        ControlCommandType.QUERY_OUTPUT,
+        ControlCommandType.STREAM_LOGS,
+    }
+)
+
+
+async def run_batch(
+    request: BatchControlCommand, registry: Registry, operations: Operations, timeout_secs: float
+) -> BatchControlResponse:
+    """Return the results in the order in which the agents were given, at most 64 in flight.
+
+    With ``fail_fast`` nothing is begun after the first failure; the agents that it leaves out have
+    a result that says so. Raises ``InvalidContext`` for too many agents and for commands
+    whose answer is data, which a batch has no room for (and a read would lose).
+    """
+    if len(request.agent_ids) > MAX_BATCH_AGENTS:
+        raise InvalidContext(f"a batch may have {MAX_BATCH_AGENTS} agents")
+    if request.command_type in _WITH_DATA:
+        raise InvalidContext(
+            f"the results of a batch carry no data: {request.command_type.value} agents one by one"
+        )
+    batch = _Batch(request, registry, operations, timeout_secs)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(_IN_FLIGHT, len(request.agent_ids))):
+            group.create_task(batch.work())
+    results = [result for result in batch.results if result is not None]
+    successful = sum(result.success for result in results)
+    return BatchControlResponse(
+        request_id=request.request_id,
+        success=successful == len(results),
+        results=results,
+        successful=successful,
+        failed=len(results) - successful,
+    )
+
+
+class _Batch:
+    """The agents still to do, for as many workers as may be in flight."""
+
+    def __init__(
+        self,
+        request: BatchControlCommand,
+        registry: Registry,
+        operations: Operations,
+        timeout_secs: float,
+    ) -> None:
+        self._request = request
+        self._registry = registry
+        self._operations = operations
+        self._deadline = asyncio.get_running_loop().time() + timeout_secs
+        self._left = iter(enumerate(request.agent_ids))
+        self._failed = False
+        self.results: list[BatchAgentResult | None] = [None] * len(request.agent_ids)
+
+    async def work(self) -> None:
+        for position, agent_id in self._left:
+            self.results[position] = await self._one(agent_id)
+
+    async def _one(self, agent_id: UUID) -> BatchAgentResult:
+        agent = self._registry.find(agent_id)
+        try:
+            if self._failed and self._request.fail_fast:
+                raise InvalidState("not tried: the command failed for another agent (fail_fast)")
+            agent = self._registry.get(agent_id)
+            request = self._request
+            async with asyncio.timeout_at(self._deadline):
+                outcome = self._operations.run(
+                    agent, request.command_type, request.payload, request.request_id
+                )
+                if type(outcome) is CoroutineType:
+                    await outcome
+        except AgentError as error:
+            text = to_wire(error)
+        except TimeoutError:
+            text = "timeout: the batch took too long"
+        except Exception as error:
+            text = to_wire(ExecutionError(f"unexpected {type(error).__name__}"))
+        else:
+            return BatchAgentResult(agent_id=agent_id, success=True, status=agent.status)
+        self._failed = True
+        status = None if agent is None else agent.status
+        return BatchAgentResult(agent_id=agent_id, success=False, status=status, error=text)

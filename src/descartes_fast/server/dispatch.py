@@ -1,0 +1,386 @@
+"""A request's bytes become its reply's bytes; knows no sockets.
+
+What can be answered from memory is answered at once; for the rest the caller gets a coroutine
+to run beside everything else. Whatever goes wrong becomes the response that says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from types import CoroutineType
+from typing import Any
+
+from .._core import (
+    ZMQ_PROTOCOL_VERSION,
+    BatchControlCommand,
+    CommandResponse,
+    ControlCommand,
+    ControlCommandType,
+    CustomActionRequest,
+    HealthCheckRequest,
+    HealthCheckResponse,
+    ListAgentsRequest,
+    ListAgentsResponse,
+    OutputQueryRequest,
+    OutputQueryResponse,
+    SpawnRequest,
+    SpawnResponse,
+    ZmqMessage,
+    deserialize_zmq_message,
+    peek_header,
+    serialize_zmq_message,
+)
+from .._core import replace as replaced
+from ..errors import (
+    AgentError,
+    AgentTimeout,
+    ExecutionError,
+    InvalidContext,
+    MessageTooLarge,
+    ProtocolError,
+    ServerBusy,
+    ShuttingDown,
+    UsageError,
+    WouldBlock,
+)
+from .access import Principal
+from .actions import Actions
+from .agent import Agent
+from .batch import run_batch
+from .health import Health
+from .identity import ServerIdentity
+from .operations import Operations, consumes, mutates
+from .queries import Queries
+from .refusals import Request, Response, refusal, refusal_of_unknown
+from .registry import Registry
+from .replies import ReplyKey, ReplyMemory
+from .spawner import Spawner
+from .statistics import Counters
+
+__all__ = ["Dispatcher"]
+
+_log = logging.getLogger(__name__)
+
+_QUICK_COMMANDS = frozenset({ControlCommandType.GET_STATUS, ControlCommandType.STREAM_LOGS})
+_LISTED_TASK_CHARACTERS = 1000
+_LONGEST_LISTING_CHARACTERS = 2 * 1024 * 1024  # of four bytes each: within a message's 10 MiB
+
+# Nothing was done and nothing decided: a repeat may fare better.
+_NOT_REMEMBERED = (ServerBusy, ShuttingDown, WouldBlock)
+
+
+class Dispatcher:
+    """All that a server can be asked."""
+
+    def __init__(
+        self,
+        *,
+        identity: ServerIdentity,
+        registry: Registry,
+        spawner: Spawner,
+        operations: Operations,
+        actions: Actions,
+        queries: Queries,
+        health: Health,
+        replies: ReplyMemory,
+        counters: Counters,
+        request_timeout_secs: float,
+    ) -> None:
+        self.accepting = True
+        """Whether new work is taken; what is asked about the work there is is answered anyway."""
+        self._identity = identity
+        self._registry = registry
+        self._spawner = spawner
+        self._operations = operations
+        self._actions = actions
+        self._queries = queries
+        self._health = health
+        self._replies = replies
+        self._counters = counters
+        self._request_timeout_secs = request_timeout_secs
+        self._handlers: dict[type[Any], Callable[[Any], Any]] = {
+            SpawnRequest: self._spawn,
+            ControlCommand: self._control,
+            ListAgentsRequest: self._list,
+            HealthCheckRequest: self._check_health,
+            CustomActionRequest: self._act,
+            BatchControlCommand: self._batch,
+            OutputQueryRequest: self._query,
+        }
+
+    def dispatch(
+        self, body: bytes, principal: Principal, *, room: bool = True
+    ) -> bytes | Coroutine[Any, Any, bytes] | None:
+        """Return the reply, a coroutine that returns it, or ``None`` if there can be none.
+
+        Without ``room`` for one more coroutine, what may need one is refused. Never raises.
+        """
+        try:
+            request = deserialize_zmq_message(body)
+        except ProtocolError as error:
+            return self._refuse_broken(body, error)
+        handler = self._handlers.get(type(request))
+        if handler is None:
+            return self._refuse_no_request(request)
+        if not room and not _is_quick(request):
+            return self._refuse(request, ServerBusy("too many requests are in progress"))
+        key = self._replies.key(principal, request.request_id, body) if _is_kept(request) else None
+        if key is not None:
+            known = self._replies.recall(key)
+            if known is not None:
+                self._counters.replayed += 1
+                return known if isinstance(known, bytes) else _wait_for(known)
+        return self._answer(handler, request, key)
+
+    def _answer(
+        self, handler: Callable[[Any], Any], request: Request, key: ReplyKey | None
+    ) -> bytes | Coroutine[Any, Any, bytes]:
+        try:
+            outcome = handler(request)
+        except Exception as error:
+            return self._refuse(request, _as_agent_error(error), key)
+        if type(outcome) is CoroutineType:
+            if key is not None:
+                self._replies.begin(key)
+            return self._answer_later(request, outcome, key)
+        reply = self._encoded(request, outcome)
+        if key is not None:
+            self._replies.keep(key, reply)
+        return reply
+
+    async def _answer_later(
+        self, request: Request, outcome: Coroutine[Any, Any, Response], key: ReplyKey | None
+    ) -> bytes:
+        reply: bytes | None = None
+        keep = True
+        try:
+            try:
+                reply = self._encoded(request, await outcome)
+            except asyncio.CancelledError:
+                if self.accepting:
+                    raise
+                keep = False
+                reply = self._refuse(request, ShuttingDown("the server ended before this did"))
+            except Exception as error:
+                failure = _as_agent_error(error)
+                keep = not isinstance(failure, _NOT_REMEMBERED)
+                reply = self._refuse(request, failure)
+            return reply
+        finally:
+            if key is not None:
+                self._replies.finish(key, reply, keep=keep)
+
+    def _encoded(self, request: Request, response: Response) -> bytes:
+        try:
+            return serialize_zmq_message(response)
+        except MessageTooLarge as error:
+            return self._refuse(request, InvalidContext(f"{error}: ask for less at once"))
+
+    # -- the requests ----------------------------------------------------------------
+
+    async def _spawn(self, request: SpawnRequest) -> SpawnResponse:
+        try:
+            self._require_accepting()
+            agent = await self._spawner.spawn(
+                request.config, request.timeout_secs, request.metadata
+            )
+        except BaseException:
+            self._counters.spawn_failures += 1
+            raise
+        self._counters.spawns += 1
+        return SpawnResponse(
+            request_id=request.request_id,
+            success=True,
+            agent_info=agent.info(),
+            server_id=self._identity.server_id,
+        )
+
+    def _control(
+        self, request: ControlCommand
+    ) -> CommandResponse | Coroutine[Any, Any, CommandResponse]:
+        self._counters.commands += 1
+        agent = self._registry.get(request.agent_id)
+        command = request.command_type
+        if command is ControlCommandType.CUSTOM_ACTION:
+            self._require_accepting()
+        outcome = self._operations.run(agent, command, request.payload, request.request_id)
+        if type(outcome) is CoroutineType:
+            if command is not ControlCommandType.CUSTOM_ACTION:  # has a timeout of its own
+                outcome = self._in_time(outcome, command.value)
+            return _command_response_later(request.request_id, agent, outcome)
+        return _command_response(request.request_id, agent, outcome)
+
+    def _list(self, request: ListAgentsRequest) -> ListAgentsResponse:
+        self._counters.lists += 1
+        agents = self._registry.listed(request.filter_status, request.limit)
+        infos = [agent.info() for agent in agents]
+        if sum(len(info.task) for info in infos) > _LONGEST_LISTING_CHARACTERS:
+            infos = [
+                info
+                if len(info.task) <= _LISTED_TASK_CHARACTERS
+                else replaced(info, task=info.task[:_LISTED_TASK_CHARACTERS] + "...")
+                for info in infos
+            ]
+        return ListAgentsResponse(request_id=request.request_id, success=True, agents=infos)
+
+    def _check_health(
+        self, request: HealthCheckRequest
+    ) -> HealthCheckResponse | Coroutine[Any, Any, HealthCheckResponse]:
+        self._counters.health_checks += 1
+        if self._health.fresh:
+            return self._health_response(request.request_id, self._health.reason())
+        return self._ask_health(request.request_id)
+
+    async def _ask_health(self, request_id: str) -> HealthCheckResponse:
+        return self._health_response(request_id, await self._health.ask())
+
+    def _health_response(self, request_id: str, reason: str | None) -> HealthCheckResponse:
+        metadata = self._identity.metadata()
+        if reason is not None:
+            metadata["reason"] = reason
+        return HealthCheckResponse(
+            request_id=request_id,
+            healthy=reason is None,
+            protocol_version=ZMQ_PROTOCOL_VERSION,
+            uptime_secs=self._identity.uptime_secs,
+            active_agents=self._registry.alive_count,
+            metadata=metadata,
+        )
+
+    async def _act(self, request: CustomActionRequest) -> CommandResponse:
+        self._counters.actions += 1
+        self._require_accepting()
+        agent = self._registry.get(request.agent_id)
+        data = await self._actions.run(agent, request.action, request.params, request.timeout_secs)
+        return _command_response(request.request_id, agent, data)
+
+    def _batch(self, request: BatchControlCommand) -> Any:
+        self._counters.batches += 1
+        if request.command_type is ControlCommandType.CUSTOM_ACTION:
+            self._require_accepting()
+        return run_batch(request, self._registry, self._operations, self._request_timeout_secs)
+
+    async def _query(self, request: OutputQueryRequest) -> OutputQueryResponse:
+        self._counters.queries += 1
+        agent = self._registry.get(request.agent_id)
+        found = await self._in_time(
+            self._queries.query(
+                agent, request.stream, request.filter, request.limit, request.offset
+            ),
+            "the query",
+        )
+        return OutputQueryResponse(
+            request_id=request.request_id,
+            agent_id=agent.id,
+            success=True,
+            lines=found.lines,
+            total_lines=found.total,
+            has_more=found.has_more,
+        )
+
+    async def _in_time(self, outcome: Coroutine[Any, Any, Any], what: str) -> Any:
+        try:
+            async with asyncio.timeout(self._request_timeout_secs):
+                return await outcome
+        except TimeoutError:
+            raise AgentTimeout(f"{what} took over {self._request_timeout_secs:g} s") from None
+
+    def _require_accepting(self) -> None:
+        if not self.accepting:
+            raise ShuttingDown("the server is shutting down and takes no new work")
+
+    # -- refusals --------------------------------------------------------------------
+
+    def _refuse(self, request: Request, error: AgentError, key: ReplyKey | None = None) -> bytes:
+        self._counters.errors += 1
+        agent = (
+            self._registry.find(request.agent_id)
+            if isinstance(request, (ControlCommand, CustomActionRequest))
+            else None
+        )
+        reply = serialize_zmq_message(
+            refusal(
+                request,
+                error,
+                server_id=self._identity.server_id,
+                status=None if agent is None else agent.status,
+            )
+        )
+        if key is not None and not isinstance(error, _NOT_REMEMBERED):
+            self._replies.keep(key, reply)
+        return reply
+
+    def _refuse_broken(self, body: bytes, error: ProtocolError) -> bytes | None:
+        header = peek_header(body)
+        if header is None or header[1] is None:
+            return self._drop()
+        return self._refuse_unknown(header[1], InvalidContext(str(error)))
+
+    def _refuse_no_request(self, message: ZmqMessage) -> bytes | None:
+        """Refuse a response or a publication, which only a server sends."""
+        request_id = getattr(message, "request_id", None)
+        if request_id is None:
+            return self._drop()
+        error = InvalidContext(f"a server takes requests, not {type(message).__name__}")
+        return self._refuse_unknown(request_id, error)
+
+    def _refuse_unknown(self, request_id: str, error: AgentError) -> bytes:
+        self._counters.errors += 1
+        return serialize_zmq_message(refusal_of_unknown(request_id, error))
+
+    def _drop(self) -> None:
+        """A message without a request id: there is nobody to tell."""
+        self._counters.malformed += 1
+
+
+def _is_quick(request: Request) -> bool:
+    match request:
+        case ControlCommand():
+            return request.command_type in _QUICK_COMMANDS
+        case ListAgentsRequest():
+            return True
+        case _:
+            return False
+
+
+def _is_kept(request: Request) -> bool:
+    """Tell whether a repeat of the request must be answered from memory."""
+    match request:
+        case ControlCommand():
+            return mutates(request.command_type) or consumes(request.command_type, request.payload)
+        case BatchControlCommand():
+            return mutates(request.command_type)
+        case SpawnRequest() | CustomActionRequest():
+            return True
+        case _:
+            return False
+
+
+def _command_response(request_id: str, agent: Agent, data: Any) -> CommandResponse:
+    return CommandResponse(
+        request_id=request_id, agent_id=agent.id, success=True, status=agent.status, data=data
+    )
+
+
+async def _command_response_later(
+    request_id: str, agent: Agent, outcome: Coroutine[Any, Any, Any]
+) -> CommandResponse:
+    return _command_response(request_id, agent, await outcome)
+
+
+async def _wait_for(reply: asyncio.Future[bytes]) -> bytes:
+    return await asyncio.shield(reply)
+
+
+def _as_agent_error(error: Exception) -> AgentError:
+    """Return the error to put on the wire for anything that was raised."""
+    if isinstance(error, AgentError):
+        return error
+    if isinstance(error, TimeoutError):
+        return AgentTimeout("it took longer than it may")
+    if isinstance(error, UsageError):
+        return ExecutionError(f"the answer cannot be sent: {error}")
+    _log.error("a request failed unexpectedly", exc_info=error)
+    return ExecutionError(f"unexpected {type(error).__name__}")

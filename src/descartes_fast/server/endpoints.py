@@ -1,0 +1,181 @@
+"""What a server may bind, and the claim on an ipc path that keeps a second server off it.
+
+Without keys whoever reaches the command endpoint may start programs, so only loopback
+and ipc are bound unless ``insecure`` is given. A bind on an ipc path that is in use would
+take it from its owner without an error (measured with libzmq 4.3.5); a lock file beside
+the socket and a trial connect prevent that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import ipaddress
+import os
+import socket
+import stat
+from pathlib import Path
+
+import zmq
+
+from ..errors import UsageError
+
+__all__ = ["IpcClaim", "bind", "checked_endpoint"]
+
+_MAX_IPC_PATH_BYTES = 107  # sun_path without its NUL, Linux
+
+
+def checked_endpoint(endpoint: str, *, insecure: bool) -> str:
+    """Return ``endpoint`` in the form to bind: host names become addresses.
+
+    Raises ``UsageError`` for what is not on this machine unless ``insecure``, for a name that
+    does not resolve, and for an ipc path that is relative to nothing or too long.
+    """
+    scheme, _, rest = endpoint.partition("://")
+    if scheme == "ipc":
+        return f"ipc://{_checked_path(endpoint, rest)}"
+    if scheme != "tcp":
+        raise UsageError(f"a server binds tcp:// or ipc://, not {endpoint!r}")
+    host, separator, port = rest.rpartition(":")
+    if not separator or not host:
+        raise UsageError(f"no port in {endpoint!r}: tcp://HOST:PORT, port 0 for any")
+    if port != "*" and not (port.isascii() and port.isdigit() and int(port) < 65536):
+        raise UsageError(f"no such port: {endpoint!r}")
+    address = _address(endpoint, host.strip("[]"), insecure=insecure)
+    if not insecure and not _is_loopback(address):
+        raise UsageError(
+            f"{endpoint} can be reached from other machines, and without keys everybody there "
+            "could start programs here; use loopback, ipc://, or --insecure if you must"
+        )
+    return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"
+
+
+def bind(sock: zmq.Socket[bytes], endpoint: str) -> str:
+    """Bind a checked endpoint; return the real one (port 0 becomes a number).
+
+    An ipc socket file is made with mode 0700. Raises ``UsageError`` if it cannot be bound.
+    """
+    old_umask = os.umask(0o077) if endpoint.startswith("ipc://") else None
+    try:
+        sock.bind(endpoint)
+    except zmq.ZMQError as error:
+        reason = "it is in use" if error.errno == errno.EADDRINUSE else os.strerror(error.errno)
+        raise UsageError(f"cannot bind {endpoint}: {reason}") from None
+    finally:
+        if old_umask is not None:
+            os.umask(old_umask)
+    return sock.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+
+class IpcClaim:
+    """The right to bind one ipc path, until it is released.
+
+    Held by a lock on ``PATH.lock``, which ends with the process however that ends; what a
+    server that was killed left behind is removed. Raises ``UsageError`` if the path belongs
+    to another server or is something else than a socket.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self._path = endpoint.removeprefix("ipc://")
+        self._lock_path = self._path + ".lock"
+        _make_directory(Path(self._path).parent)
+        self._lock: int | None = _locked(self._lock_path, self._path)
+        try:
+            _remove_stale_socket(self._path)
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Remove the socket file and the lock file; twice is fine."""
+        if self._lock is None:
+            return
+        # Both while the lock is held: nobody else's file can be at these paths.
+        for path in (self._path, self._lock_path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        os.close(self._lock)
+        self._lock = None
+
+
+def _checked_path(endpoint: str, text: str) -> str:
+    if text.startswith(("@", "*")):
+        raise UsageError(f"{endpoint!r} has no place in the file system that could protect it")
+    path = os.path.abspath(text)
+    length = len(os.fsencode(path))
+    if length > _MAX_IPC_PATH_BYTES:
+        raise UsageError(
+            f"an ipc path may have {_MAX_IPC_PATH_BYTES} bytes, this one has {length}: {path}"
+        )
+    return path
+
+
+def _address(endpoint: str, host: str, *, insecure: bool) -> str:
+    """Return the numeric address of ``host``; libzmq resolves no names when it binds."""
+    if host == "*":
+        return "0.0.0.0"
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        if insecure and ";" not in host:
+            return host  # the name of a network interface, perhaps: libzmq knows
+        raise UsageError(f"cannot resolve the host of {endpoint!r}") from None
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    return str(found[0][4][0])
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(mode=0o700)
+    except OSError as error:
+        raise UsageError(f"cannot make {directory}: {error.strerror}") from None
+
+
+def _locked(lock_path: str, path: str) -> int:
+    """Open and lock the lock file, and see to it that the locked file is the one at its path."""
+    while True:
+        try:
+            lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise UsageError(f"cannot open {lock_path}: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise UsageError(f"ipc://{path} belongs to another running server") from None
+        # Its owner may have removed the file between the open and the lock.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), os.stat(lock_path)):
+                return lock
+        os.close(lock)
+
+
+def _remove_stale_socket(path: str) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise UsageError(f"{path} exists and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+        except OSError as error:  # EAGAIN: alive, and its backlog is full
+            if error.errno != errno.EAGAIN:
+                raise UsageError(f"cannot use {path}: {error.strerror}") from None
+    raise UsageError(f"ipc://{path} belongs to another running server")

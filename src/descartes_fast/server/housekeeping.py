@@ -1,0 +1,37 @@
+"""What a server does every ``status_update_interval_secs``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from ..config import ZmqServerConfig
+from ..errors import AgentError
+from .identity import ServerIdentity
+from .keeper_link import KeeperLink
+from .registry import Registry
+from .replies import ReplyMemory
+from .status_feed import StatusFeed
+
+__all__ = ["keep_house"]
+
+
+async def keep_house(
+    config: ZmqServerConfig,
+    identity: ServerIdentity,
+    registry: Registry,
+    replies: ReplyMemory,
+    keeper: KeeperLink,
+    status_feed: StatusFeed,
+) -> None:
+    """Publish the heartbeat, forget what is old, and share out the disk; for ever."""
+    while True:
+        with contextlib.suppress(AgentError):
+            # The running agents may have what the output of the ended ones leaves.
+            await keeper.set_total_limit(
+                max(config.state_limit_bytes - registry.ended_output_bytes(), 1)
+            )
+        await asyncio.sleep(config.status_update_interval_secs)
+        status_feed.heartbeat(active_agents=registry.alive_count, uptime_secs=identity.uptime_secs)
+        registry.expire()
+        replies.expire()

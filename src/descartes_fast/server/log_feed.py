@@ -1,0 +1,146 @@
+"""Agents' output from the files to the publisher: fair, bounded in each turn, in order.
+
+What is published of a stream is a run of bytes without a hole, except where nobody
+subscribed or the file was trimmed; each message says its offset. When an agent ends, the
+rest is published before its end is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from uuid import UUID
+
+from .._core import LogStreamMessage, LogStreamType
+from ..errors import OutputGone
+from .agent import Agent
+from .publisher import Publisher
+from .statistics import Counters
+
+__all__ = ["LogFeed"]
+
+MAX_MESSAGE_BYTES = 64 * 1024
+_TURN_BYTES = 256 * 1024
+_TURN_AGENTS = 32
+_STREAMS = (LogStreamType.STDOUT, LogStreamType.STDERR)
+
+
+class LogFeed:
+    """Publishes what grows. Each loop turn publishes at most 256 KiB, of up to 32 agents."""
+
+    def __init__(self, publisher: Publisher, counters: Counters) -> None:
+        self._publisher = publisher
+        self._counters = counters
+        self._positions: dict[UUID, _Position] = {}
+        self._waiting: deque[_Position] = deque()
+        self._turn: asyncio.Handle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def output_grew(self, agent: Agent) -> None:
+        """Publish what is new, if anybody wants it; soon, not now."""
+        self._take_up(agent)
+
+    def finish(self, agent: Agent, then: Callable[[], None]) -> None:
+        """Publish the rest of an agent's output, then call ``then``."""
+        position = self._take_up(agent)
+        if position.queued:
+            position.then = then
+        else:
+            del self._positions[agent.id]
+            then()
+
+    def close(self) -> None:
+        """Publish nothing more; what waited for its logs is told at once."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        waiting, self._waiting = self._waiting, deque()
+        for position in waiting:
+            if position.then is not None:
+                position.then()
+
+    def _take_up(self, agent: Agent) -> _Position:
+        position = self._positions.get(agent.id)
+        if position is None:
+            position = self._positions[agent.id] = _Position(agent)
+        if position.version != self._publisher.topics.version:
+            position.version = self._publisher.topics.version
+            position.wanted = self._publisher.topics.wanted(position.topic)
+        if not position.wanted:
+            if not position.queued:
+                position.skip_to_end()
+        elif not position.queued:
+            position.queued = True
+            self._waiting.append(position)
+            if self._turn is None:
+                self._turn = self._loop.call_soon(self._take_turn)
+        return position
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        left = _TURN_BYTES
+        for _ in range(min(len(self._waiting), _TURN_AGENTS)):
+            position = self._waiting.popleft()
+            left -= self._publish(position)
+            if position.has_more:
+                self._waiting.append(position)
+            else:
+                position.queued = False
+                if position.then is not None:
+                    del self._positions[position.agent.id]
+                    position.then()
+            if left <= 0:
+                break
+        if self._waiting and self._turn is None:
+            self._turn = self._loop.call_soon(self._take_turn)
+
+    def _publish(self, position: _Position) -> int:
+        """Publish at most one message of each stream; return how many bytes that was."""
+        agent = position.agent
+        published = 0
+        for stream in _STREAMS:
+            offset = position.offsets[stream]
+            output = agent.output(stream)
+            if offset >= output.end:
+                continue
+            try:
+                data = output.read(offset, MAX_MESSAGE_BYTES)
+            except OutputGone as gone:
+                self._counters.log_bytes_skipped += gone.end - offset
+                position.offsets[stream] = min(gone.end, output.end)
+                continue
+            if not data:
+                # The file is shorter than said; nothing that is there is left unpublished.
+                position.offsets[stream] = output.end
+                continue
+            self._publisher.publish_log(
+                LogStreamMessage(agent_id=agent.id, stream_type=stream, data=data, sequence=offset),
+                len(data),
+            )
+            position.offsets[stream] = offset + len(data)
+            published += len(data)
+        return published
+
+
+class _Position:
+    """How far an agent's streams are published."""
+
+    __slots__ = ("agent", "offsets", "queued", "then", "topic", "version", "wanted")
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self.topic = str(agent.id).encode()
+        self.offsets = dict.fromkeys(_STREAMS, 0)
+        self.queued = False
+        self.version = -1
+        self.wanted = False
+        self.then: Callable[[], None] | None = None
+
+    @property
+    def has_more(self) -> bool:
+        return any(self.offsets[stream] < self.agent.output(stream).end for stream in _STREAMS)
+
+    def skip_to_end(self) -> None:
+        for stream in _STREAMS:
+            self.offsets[stream] = self.agent.output(stream).end

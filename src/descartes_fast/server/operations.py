@@ -1,0 +1,256 @@
+"""The twelve control commands, each on one agent.
+
+What needs nothing but memory and files is answered at once; what needs the keeper, a thread
+or time is a coroutine.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from .._core import AgentStatus, ControlCommandType, LogStreamType, PauseMode
+from ..errors import InvalidState, Unsupported
+from .actions import Actions
+from .agent import Agent
+from .keeper_link import KeeperLink
+from .payloads import (
+    ActionPayload,
+    QueryPayload,
+    ReadPayload,
+    WritePayload,
+    grace_secs,
+    pause_mode,
+    signal_number,
+)
+from .queries import Queries
+from .reading import read_now, read_when_there
+
+__all__ = ["Operations", "consumes", "mutates"]
+
+Answer = Any
+
+PAUSE_NOTICE = b'{"type":"pause"}\n'
+RESUME_NOTICE = b'{"type":"resume"}\n'
+"""The lines on stdin that ask an agent of a cooperative backend to pause and to go on."""
+
+_MUTATING = frozenset(
+    {
+        ControlCommandType.PAUSE,
+        ControlCommandType.RESUME,
+        ControlCommandType.STOP,
+        ControlCommandType.KILL,
+        ControlCommandType.WRITE_STDIN,
+        ControlCommandType.SIGNAL,
+        ControlCommandType.CUSTOM_ACTION,
+    }
+)
+_READING = frozenset({ControlCommandType.READ_STDOUT, ControlCommandType.READ_STDERR})
+
+
+def mutates(command: ControlCommandType) -> bool:
+    """Tell whether repeating the command could do something twice."""
+    return command in _MUTATING
+
+
+def consumes(command: ControlCommandType, payload: Any) -> bool:
+    """Tell whether the command moves a shared read cursor."""
+    return command in _READING and not (
+        isinstance(payload, dict) and payload.get("offset") is not None
+    )
+
+
+class Operations:
+    """The commands, over the keeper that has the processes.
+
+    ``pub_endpoint`` is what ``stream_logs`` tells. ``longest_wait_secs`` bounds the wait of a read;
+    ``releases`` says that agents wait until their output is read (``output_policy = "wait"``).
+    """
+
+    def __init__(
+        self,
+        keeper: KeeperLink,
+        actions: Actions,
+        queries: Queries,
+        *,
+        pub_endpoint: str,
+        stop_grace_secs: float,
+        longest_wait_secs: float,
+        releases: bool,
+    ) -> None:
+        self._keeper = keeper
+        self._actions = actions
+        self._queries = queries
+        self._pub_endpoint = pub_endpoint
+        self._stop_grace_secs = stop_grace_secs
+        self._longest_wait_secs = longest_wait_secs
+        self._releases = releases
+        self._commands: dict[ControlCommandType, Callable[[Agent, Any, str], Any]] = {
+            ControlCommandType.PAUSE: self._pause,
+            ControlCommandType.RESUME: self._resume,
+            ControlCommandType.STOP: self._stop,
+            ControlCommandType.KILL: self._kill,
+            ControlCommandType.WRITE_STDIN: self._write_stdin,
+            ControlCommandType.READ_STDOUT: self._read_stdout,
+            ControlCommandType.READ_STDERR: self._read_stderr,
+            ControlCommandType.GET_STATUS: self._get_status,
+            ControlCommandType.SIGNAL: self._signal,
+            ControlCommandType.CUSTOM_ACTION: self._custom_action,
+            ControlCommandType.QUERY_OUTPUT: self._query_output,
+            ControlCommandType.STREAM_LOGS: self._stream_logs,
+        }
+
+    def run(
+        self, agent: Agent, command: ControlCommandType, payload: Any, request_id: str
+    ) -> Answer | Coroutine[Any, Any, Answer]:
+        """Do a command: return its data, or a coroutine that will. Raises ``AgentError``."""
+        return self._commands[command](agent, payload, request_id)
+
+    def _get_status(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+        return agent.status_data()
+
+    def _stream_logs(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+        return {"pub_endpoint": self._pub_endpoint, "topic": str(agent.id), "enabled": True}
+
+    def _read_stdout(self, agent: Agent, payload: Any, request_id: str) -> Any:
+        return self._read(agent, LogStreamType.STDOUT, payload)
+
+    def _read_stderr(self, agent: Agent, payload: Any, request_id: str) -> Any:
+        return self._read(agent, LogStreamType.STDERR, payload)
+
+    def _read(self, agent: Agent, stream: LogStreamType, payload: Any) -> Any:
+        asked = ReadPayload.of(payload)
+        consuming = asked.offset is None
+        if self._releases and consuming:
+            return self._read_and_release(agent, stream, asked)
+        if asked.wait_secs:
+            return read_when_there(agent, stream, asked, self._longest_wait_secs)
+        return read_now(agent, stream, asked)
+
+    async def _read_and_release(
+        self, agent: Agent, stream: LogStreamType, asked: ReadPayload
+    ) -> Answer:
+        """Read, and let an agent go on that waits for its output to be read."""
+        answer = await read_when_there(agent, stream, asked, self._longest_wait_secs)
+        if answer["bytes"] and not agent.has_ended:
+            await self._keeper.release(agent.id, stream.value, answer["next_offset"])
+        return answer
+
+    async def _pause(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+        """Stop the whole process group, or ask the agent where its backend says it listens.
+
+        A backend with ``pause = "cooperative"`` promises that its agents act upon the line of
+        ``PAUSE_NOTICE`` on their stdin; of others nobody knows, so they are refused rather than
+        called paused.
+        """
+        mode = pause_mode(payload) or PauseMode(agent.pause_policy)
+        async with agent.pausing:
+            agent.require_alive("pause")
+            if agent.pause_mode in (mode, PauseMode.FORCED):
+                return _paused(agent)
+            if agent.stop_asked:
+                raise InvalidState("cannot pause: the agent is being stopped")
+            if mode is PauseMode.FORCED:
+                await self._keeper.signal(agent.id, signal.SIGSTOP, tree=True)
+            elif agent.pause_policy == "cooperative":
+                await self._keeper.write_stdin(agent.id, PAUSE_NOTICE)
+                agent.pause_noticed = True
+            else:
+                raise Unsupported(f"backend {agent.model_backend!r} has no cooperative pause")
+            agent.require_alive("pause")
+            agent.paused(mode)
+            return _paused(agent)
+
+    async def _resume(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+        async with agent.pausing:
+            agent.require_alive("resume")
+            if agent.status is AgentStatus.PAUSED:
+                if agent.pause_noticed:
+                    await self._keeper.write_stdin(agent.id, RESUME_NOTICE)
+                    agent.pause_noticed = False
+                if agent.pause_mode is PauseMode.FORCED:
+                    await self._keeper.signal(agent.id, signal.SIGCONT, tree=True)
+                agent.require_alive("resume")
+                agent.resumed()
+            return {"resumed": True}
+
+    async def _stop(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+        """End the agent within its grace; one that has ended is stopped already."""
+        default = agent.stop_grace_secs
+        grace = grace_secs(payload, self._stop_grace_secs if default is None else default)
+        await self.stop(agent, grace)
+        return {}
+
+    async def stop(self, agent: Agent, grace: float) -> None:
+        """Ask an agent to end, and see to it after ``grace`` seconds."""
+        agent.stop_asked = True
+        await agent.wait_until_started()
+        if agent.has_ended:
+            return
+        await self._keeper.stop(agent.id, grace)
+        # Stopping wakes the paused: an agent that handles SIGTERM runs now.
+        if agent.status is AgentStatus.PAUSED:
+            agent.resumed()
+
+    async def _kill(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+        agent.stop_asked = True
+        await agent.wait_until_started()
+        if not agent.has_ended:
+            await self._keeper.kill(agent.id)
+        return {}
+
+    async def _write_stdin(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+        asked = WritePayload.of(payload)
+        agent.require_alive("write")
+        written = await self._keeper.write_stdin(
+            agent.id, asked.data, close=asked.close, request_id=request_id
+        )
+        return {"bytes_written": written}
+
+    async def _signal(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+        """Signal the agent's process; those that stop, wake and kill are the commands for it."""
+        number = signal_number(payload)
+        agent.require_alive("signal")
+        if number == signal.SIGSTOP:
+            await self._pause(agent, {"mode": "forced"}, request_id)
+        elif number == signal.SIGCONT and agent.status is AgentStatus.PAUSED:
+            await self._resume(agent, None, request_id)
+        elif number == signal.SIGKILL:
+            await self._kill(agent, None, request_id)
+        else:
+            agent.signals_asked.add(number)
+            await self._keeper.signal(agent.id, number)
+        return {"signal_sent": _signal_name(number)}
+
+    def _custom_action(self, agent: Agent, payload: Any, request_id: str) -> Any:
+        asked = ActionPayload.of(payload)
+        return self._actions.run(agent, asked.action, asked.params, asked.timeout_secs)
+
+    async def _query_output(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+        asked = QueryPayload.of(payload)
+        data: dict[str, Any] = {}
+        for stream, wanted in (
+            (LogStreamType.STDOUT, asked.stdout),
+            (LogStreamType.STDERR, asked.stderr),
+        ):
+            lines, total = (
+                await self._queries.last_lines(agent, stream, asked.max_lines)
+                if wanted
+                else ([], 0)
+            )
+            data[stream.value] = lines
+            data[f"{stream.value}_lines"] = total
+        return data
+
+
+def _paused(agent: Agent) -> Answer:
+    assert agent.pause_mode is not None
+    return {"paused": True, "mode": agent.pause_mode.value}
+
+
+def _signal_name(number: int) -> str | int:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return number

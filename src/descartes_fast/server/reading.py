@@ -1,0 +1,89 @@
+"""Reading an agent's output: from an offset, or from the cursor that all readers share."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Any
+
+from .._core import LogStreamType
+from ..errors import OutputGone
+from .agent import Agent
+from .payloads import ReadPayload
+
+__all__ = ["read_now", "read_when_there"]
+
+
+def read_now(agent: Agent, stream: LogStreamType, asked: ReadPayload) -> dict[str, Any]:
+    """Return what is there, at once; ``data`` is ``None`` if that is nothing.
+
+    A consuming read (no offset) moves the agent's cursor. If the bytes at the offset were
+    trimmed, reading begins at the first that is left: ``offset`` in the answer says where.
+    """
+    output = agent.output(stream)
+    offset = agent.cursors[stream] if asked.offset is None else asked.offset
+    offset, data = _read(output, offset, asked.max_bytes)
+    if asked.encoding == "text":
+        # Part of a character waits for the rest of it, unless there will be none.
+        data = data[: _whole_characters(data)] or (data if agent.has_ended else b"")
+    following = offset + len(data)
+    if asked.offset is None:
+        agent.cursors[stream] = following
+    return {
+        "data": _encoded(data, asked.encoding) if data else None,
+        "encoding": asked.encoding,
+        "bytes": len(data),
+        "offset": offset,
+        "next_offset": following,
+        "eof": agent.has_ended and following >= output.end,
+    }
+
+
+async def read_when_there(
+    agent: Agent, stream: LogStreamType, asked: ReadPayload, longest_wait_secs: float
+) -> dict[str, Any]:
+    """Return what :func:`read_now` does once that is something, or after ``wait_secs``."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + min(asked.wait_secs, longest_wait_secs)
+    while True:
+        answer = read_now(agent, stream, asked)
+        left = deadline - loop.time()
+        if answer["data"] is not None or agent.has_ended or left <= 0:
+            return answer
+        try:
+            async with asyncio.timeout(left):
+                await agent.wait_for_news()
+        except TimeoutError:
+            return read_now(agent, stream, asked)
+
+
+def _read(output: Any, offset: int, max_bytes: int) -> tuple[int, bytes]:
+    """Return the offset at which reading began, and the bytes there."""
+    while True:
+        try:
+            return offset, output.read(offset, max_bytes)
+        except OutputGone as gone:
+            if gone.end <= offset:  # no progress: cannot be, and must not loop
+                raise
+            offset = gone.end
+
+
+def _whole_characters(data: bytes) -> int:
+    """Return how many bytes of ``data`` are left without a UTF-8 character cut at its end."""
+    for back in range(1, min(3, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0xC0 == 0x80:
+            continue
+        length = 2 if byte & 0xE0 == 0xC0 else 3 if byte & 0xF0 == 0xE0 else 4
+        if 0xC2 <= byte <= 0xF4 and length > back:
+            return len(data) - back
+        break
+    return len(data)
+
+
+def _encoded(data: bytes, encoding: str) -> str | list[int]:
+    if encoding == "base64":
+        return base64.b64encode(data).decode("ascii")
+    if encoding == "bytes":
+        return list(data)
+    return data.decode("utf-8", "replace")

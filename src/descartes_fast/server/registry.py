@@ -1,0 +1,127 @@
+"""The agents of a server by id: how many may live, which are listed, how long the ended stay."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from itertools import islice
+from uuid import UUID
+
+from .._core import AgentStatus
+from ..errors import NotFound, ServerBusy
+from .agent import Agent
+
+__all__ = ["Registry"]
+
+
+class Registry:
+    """Agents in the order of their spawns.
+
+    ``on_dropped`` is told each agent whose retention is over; its output may be removed then.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_agents: int,
+        retain_agents: int,
+        retain_secs: float,
+        on_dropped: Callable[[Agent], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_agents = max_agents
+        self._retain_agents = retain_agents
+        self._retain_secs = retain_secs
+        self._on_dropped = on_dropped
+        self._clock = clock
+        self._agents: dict[UUID, Agent] = {}
+        self._alive: dict[UUID, Agent] = {}
+        self._retired: OrderedDict[UUID, float] = OrderedDict()
+        self._none_alive = asyncio.Event()
+        self._none_alive.set()
+
+    def add(self, agent: Agent) -> None:
+        """List a new agent. Raises ``ServerBusy`` if as many as allowed live already."""
+        if self.alive_count >= self._max_agents:
+            raise ServerBusy(f"{self._max_agents} agents are the most this server runs")
+        self._agents[agent.id] = self._alive[agent.id] = agent
+        self._none_alive.clear()
+
+    def discard(self, agent: Agent) -> None:
+        """Forget an agent that never ran."""
+        self._agents.pop(agent.id, None)
+        self._alive.pop(agent.id, None)
+        self._retired.pop(agent.id, None)
+        self._note_if_none_alive()
+
+    def get(self, agent_id: UUID) -> Agent:
+        """Return an agent. Raises ``NotFound``."""
+        agent = self._agents.get(agent_id)
+        if agent is None:
+            raise NotFound(f"no agent {agent_id} here, or no longer", agent_id=str(agent_id))
+        return agent
+
+    def find(self, agent_id: UUID) -> Agent | None:
+        return self._agents.get(agent_id)
+
+    def listed(self, status: AgentStatus | None, limit: int | None) -> list[Agent]:
+        """Return the agents in a status, or all; the newest first, at most ``limit``."""
+        newest_first: Iterable[Agent] = reversed(self._agents.values())
+        if status is not None:
+            newest_first = (agent for agent in newest_first if agent.status is status)
+        return list(newest_first if limit is None else islice(newest_first, limit))
+
+    def ended(self, agent: Agent) -> None:
+        """Count an agent as ended; it takes no room any more."""
+        self._alive.pop(agent.id, None)
+
+    def retire(self, agent: Agent) -> None:
+        """Begin the retention of an agent that has ended, all of which is published."""
+        if agent.id in self._agents:
+            self._retired[agent.id] = self._clock()
+            self._note_if_none_alive()
+            self.expire()
+
+    def expire(self) -> None:
+        """Drop the ended agents that are too many or too old."""
+        oldest_kept = self._clock() - self._retain_secs
+        while self._retired:
+            agent_id, retired_at = next(iter(self._retired.items()))
+            if len(self._retired) <= self._retain_agents and retired_at >= oldest_kept:
+                return
+            del self._retired[agent_id]
+            self._on_dropped(self._agents.pop(agent_id))
+
+    async def wait_until_none_alive(self) -> None:
+        """Return when every agent has ended and its end is published."""
+        await self._none_alive.wait()
+
+    @property
+    def alive_count(self) -> int:
+        """How many agents have not ended yet, those that are starting among them."""
+        return len(self._alive)
+
+    def alive(self) -> list[Agent]:
+        return list(self._alive.values())
+
+    def counts(self) -> dict[str, int]:
+        """Return how many agents are in each status."""
+        return dict(Counter(agent.status.value for agent in self._agents.values()))
+
+    def output_bytes(self) -> int:
+        """Return how many bytes of output are kept."""
+        return sum(_output_bytes(agent) for agent in self._agents.values())
+
+    def ended_output_bytes(self) -> int:
+        """Return how many of them are of agents that have ended."""
+        return sum(_output_bytes(agent) for agent in self._agents.values() if agent.has_ended)
+
+    def _note_if_none_alive(self) -> None:
+        if len(self._agents) == len(self._retired):
+            self._none_alive.set()
+
+
+def _output_bytes(agent: Agent) -> int:
+    return agent.stdout.end - agent.stdout.start + agent.stderr.end - agent.stderr.start

@@ -1,0 +1,57 @@
+"""The two ZeroMQ sockets of a server and their options: every queue and size bounded."""
+
+from __future__ import annotations
+
+import zmq
+
+from .._core import MAX_MESSAGE_SIZE
+
+__all__ = ["LINGER_MS", "command_socket", "publishing_socket"]
+
+LINGER_MS = 500
+"""How long what is queued has to leave when a server closes."""
+
+# A frame carries a topic before its message; an envelope's frames are small.
+_ROOM_BYTES = 4096
+# A peer that connects and says nothing is closed within 2 s; libzmq looks at its timers late
+# by up to its own latency.
+_HANDSHAKE_IVL_MS = 1500
+_REPLIES_QUEUED = 256  # for each client; what does not fit waits in the router's own queue
+_PUBLICATIONS_QUEUED = 1000  # for each subscriber; shared between subscribers of one topic
+_BACKLOG = 512
+
+
+def command_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+    """Return a ROUTER that says when it cannot queue a reply, and gives nobody's identity away."""
+    socket = context.socket(zmq.ROUTER)
+    _set_common_options(socket)
+    socket.set(zmq.ROUTER_MANDATORY, 1)
+    socket.set(zmq.ROUTER_HANDOVER, 0)
+    socket.set(zmq.SNDHWM, _REPLIES_QUEUED)
+    socket.set(zmq.RCVHWM, _REPLIES_QUEUED)
+    return socket
+
+
+def publishing_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+    """Return an XPUB that drops for a slow subscriber instead of making anybody wait."""
+    socket = context.socket(zmq.XPUB)
+    _set_common_options(socket)
+    socket.set(zmq.SNDHWM, _PUBLICATIONS_QUEUED)
+    return socket
+
+
+def _set_common_options(socket: zmq.Socket[bytes]) -> None:
+    """Set what both have in common.
+
+    No ``HEARTBEAT_IVL``: peers that speak ZMTP 3.0 do not know PING and hang up. TCP keepalive
+    finds the ones that are gone.
+    """
+    socket.set(zmq.LINGER, LINGER_MS)
+    socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_SIZE + _ROOM_BYTES)
+    socket.set(zmq.HANDSHAKE_IVL, _HANDSHAKE_IVL_MS)
+    socket.set(zmq.BACKLOG, _BACKLOG)
+    socket.set(zmq.IPV6, 1)
+    socket.set(zmq.TCP_KEEPALIVE, 1)
+    socket.set(zmq.TCP_KEEPALIVE_IDLE, 30)
+    socket.set(zmq.TCP_KEEPALIVE_INTVL, 10)
+    socket.set(zmq.TCP_KEEPALIVE_CNT, 3)

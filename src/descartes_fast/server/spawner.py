@@ -1,0 +1,127 @@
+"""A spawn request becomes an agent: all of it, or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from uuid import UUID, uuid4
+
+from .._core import AgentConfig
+from ..config import ZmqServerConfig
+from ..errors import AgentError, AgentTimeout, ServerBusy
+from .agent import Agent, AgentObserver
+from .backends import Backends, LaunchPlan
+from .health import Health
+from .keeper_link import KeeperLink, Launch
+from .limits import Reserves
+from .output import OutputFile
+from .registry import Registry
+from .state_dir import StateDir
+from .tasks import Tasks
+
+__all__ = ["Spawner"]
+
+MAX_SPAWN_SECS = 3600.0
+
+
+class Spawner:
+    """Starts agents, within the limits and reserves of the server.
+
+    ``remove_output`` is given the id of an agent that did not come to be.
+    """
+
+    def __init__(
+        self,
+        config: ZmqServerConfig,
+        backends: Backends,
+        registry: Registry,
+        keeper: KeeperLink,
+        reserves: Reserves,
+        health: Health,
+        state_dir: StateDir,
+        observer: AgentObserver,
+        background: Tasks,
+        remove_output: Callable[[UUID], None],
+    ) -> None:
+        self._config = config
+        self._backends = backends
+        self._registry = registry
+        self._keeper = keeper
+        self._reserves = reserves
+        self._health = health
+        self._state_dir = state_dir
+        self._observer = observer
+        self._background = background
+        self._remove_output = remove_output
+
+    async def spawn(
+        self,
+        config: AgentConfig,
+        timeout_secs: float | None,
+        metadata: Mapping[str, str] | None,
+    ) -> Agent:
+        """Return the running agent, once its program has been executed.
+
+        Raises ``ServerBusy`` below a reserve or at the limit, ``SpawnFailed`` with the reason,
+        ``AgentTimeout`` after ``timeout_secs``, and what the backend refuses. In all of these
+        cases nothing of the agent is left.
+        """
+        shortage = self._health.lost or self._reserves.shortage()
+        if shortage is not None:
+            raise ServerBusy(shortage)
+        agent_id = uuid4()
+        plan = self._backends.plan(config, agent_id, metadata)
+        directory = self._state_dir.agent_directory(agent_id)
+        agent = Agent(
+            agent_id,
+            config,
+            plan,
+            metadata=metadata,
+            stdout=OutputFile(directory / "stdout"),
+            stderr=OutputFile(directory / "stderr"),
+            observer=self._observer,
+        )
+        self._registry.add(agent)
+        agent.accepted()
+        secs = self._config.request_timeout_secs if timeout_secs is None else timeout_secs
+        try:
+            async with asyncio.timeout(min(secs, MAX_SPAWN_SECS)):
+                agent.started(await self._keeper.launch(self._launch(agent, plan)))
+        except AgentError as error:
+            self._give_up(agent, str(error))
+            self._remove_output(agent.id)
+            raise
+        except BaseException as error:
+            # The keeper may be starting it at this moment; it kills what is cancelled.
+            self._give_up(agent, "the spawn was given up before the program was running")
+            self._background.start(self._remove_abandoned(agent.id))
+            if isinstance(error, TimeoutError):
+                raise AgentTimeout(f"the program was not running after {secs:g} s") from None
+            raise
+        return agent
+
+    def _launch(self, agent: Agent, plan: LaunchPlan) -> Launch:
+        return Launch(
+            agent_id=agent.id,
+            argv=plan.argv,
+            environment=plan.environment,
+            cwd=plan.cwd,
+            stdin=plan.stdin,
+            stdin_data=plan.stdin_data,
+            stdout_path=str(agent.stdout.path),
+            stderr_path=str(agent.stderr.path),
+            output_limit_bytes=self._config.output_limit_bytes,
+            output_policy=self._config.output_policy,
+            limits=plan.limits,
+        )
+
+    def _give_up(self, agent: Agent, reason: str) -> None:
+        agent.start_failed(reason)
+        self._registry.discard(agent)
+
+    async def _remove_abandoned(self, agent_id: UUID) -> None:
+        """Remove the output of an agent whose launch was cancelled, and which the keeper ends."""
+        with contextlib.suppress(AgentError):
+            await self._keeper.ping()  # answered after the launch: no file is made any more
+        self._remove_output(agent_id)

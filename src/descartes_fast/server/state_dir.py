@@ -1,0 +1,114 @@
+"""The directory with what a server keeps: one server at a time, readable by its user only."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import socket
+import tempfile
+import uuid
+from pathlib import Path
+from uuid import UUID
+
+from ..errors import UsageError
+
+__all__ = ["StateDir"]
+
+# The keeper's socket goes into the runtime directory; its name and sun_path's limit.
+_RUNTIME_NAME_BYTES = 40
+_MAX_SOCKET_PATH_BYTES = 107
+
+
+class StateDir:
+    """A state directory, locked for this server until it is closed.
+
+    Makes ``path`` with mode 0700. Raises ``UsageError`` if another server holds the directory,
+    or it cannot be made or is another user's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.agents = path / "agents"
+        self._temporary_runtime: Path | None = None
+        self._lock: int | None = None
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if path.stat().st_uid != os.geteuid():
+                raise UsageError(f"the state directory {path} belongs to another user")
+            path.chmod(0o700)
+            self._lock = _locked(path)
+            self.agents.mkdir(mode=0o700, exist_ok=True)
+            self.runtime = self._runtime_directory()
+        except OSError as error:
+            self.close()
+            raise UsageError(
+                f"cannot use the state directory {path}: {error.strerror or error}"
+            ) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def agent_directory(self, agent_id: UUID) -> Path:
+        """Return the directory of one agent's output."""
+        return self.agents / str(agent_id)
+
+    def remove_agent(self, agent_id: UUID) -> None:
+        """Remove an agent's output; blocks on the disk."""
+        shutil.rmtree(self.agent_directory(agent_id), ignore_errors=True)
+
+    def remove_leftovers(self) -> None:
+        """Remove the output of agents of an earlier run; blocks on the disk.
+
+        Only directories that are named by an id: nothing else there is ours.
+        """
+        for entry in list(os.scandir(self.agents)):
+            with contextlib.suppress(ValueError):
+                UUID(entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+
+    def server_id(self) -> str:
+        """Return the name this directory's server goes by, made up once: host name and a number."""
+        file = self.path / "server_id"
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if known := file.read_text("utf-8").strip():
+                return known
+        made = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(made + "\n")
+        return made
+
+    def close(self) -> None:
+        """Release the lock and remove what was temporary; twice is fine."""
+        if self._temporary_runtime is not None:
+            shutil.rmtree(self._temporary_runtime, ignore_errors=True)
+            self._temporary_runtime = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _runtime_directory(self) -> Path:
+        runtime = self.path / "run"
+        if len(os.fsencode(runtime)) + _RUNTIME_NAME_BYTES <= _MAX_SOCKET_PATH_BYTES:
+            runtime.mkdir(mode=0o700, exist_ok=True)
+            return runtime
+        base = os.environ.get("XDG_RUNTIME_DIR")
+        if base is None or len(os.fsencode(base)) + 2 * _RUNTIME_NAME_BYTES > 107:
+            base = None
+        self._temporary_runtime = Path(tempfile.mkdtemp(prefix="descartes-fast-", dir=base))
+        return self._temporary_runtime
+
+
+def _locked(path: Path) -> int:
+    lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise UsageError(
+            f"the state directory {path} is in use by another server; give this one its own"
+        ) from None
+    return lock

@@ -1,0 +1,91 @@
+"""What happens to agents, as published status updates; also the server's heartbeat."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+from .._core import StatusUpdate, StatusUpdateType
+from .agent import Agent
+from .publisher import Publisher
+
+__all__ = ["StatusFeed"]
+
+OUTPUT_INTERVAL_SECS = 0.1
+"""``output_available`` is published at most ten times a second for each agent."""
+
+NIL_ID = UUID(int=0)
+
+
+class StatusFeed:
+    """Publishes status updates, or nothing at all if they are not enabled."""
+
+    def __init__(self, publisher: Publisher, *, enabled: bool) -> None:
+        self._publisher = publisher
+        self._enabled = enabled
+        self._grown: dict[UUID, Agent] = {}
+        self._told_at: dict[UUID, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def publish(self, update: StatusUpdate) -> None:
+        """Publish a change of state."""
+        if self._enabled:
+            self._publisher.publish_status(update)
+
+    def output_grew(self, agent: Agent) -> None:
+        """Publish that there is more output: at once, or when 0.1 s have passed since the last."""
+        if not self._enabled or agent.id in self._grown:
+            return
+        now = self._loop.time()
+        if now - self._told_at.get(agent.id, float("-inf")) >= OUTPUT_INTERVAL_SECS:
+            self._tell_output(agent, now)
+            return
+        self._grown[agent.id] = agent
+        if self._timer is None:
+            self._timer = self._loop.call_later(OUTPUT_INTERVAL_SECS, self._tell_grown)
+
+    def forget(self, agent: Agent) -> None:
+        """Publish nothing more about an agent's output; its end will say the lengths."""
+        self._grown.pop(agent.id, None)
+        self._told_at.pop(agent.id, None)
+
+    def heartbeat(self, *, active_agents: int, uptime_secs: int) -> None:
+        """Publish that the server is alive."""
+        self.publish(
+            StatusUpdate(
+                agent_id=NIL_ID,
+                update_type=StatusUpdateType.HEARTBEAT,
+                data={"active_agents": active_agents, "uptime_secs": uptime_secs},
+            )
+        )
+
+    def close(self) -> None:
+        """Publish no more of what was held back."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tell_grown(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        waiting = list(self._grown.values())
+        for agent in waiting:
+            if now - self._told_at[agent.id] >= OUTPUT_INTERVAL_SECS:
+                del self._grown[agent.id]
+                self._tell_output(agent, now)
+        if self._grown:
+            next_at = min(self._told_at[key] for key in self._grown) + OUTPUT_INTERVAL_SECS
+            self._timer = self._loop.call_at(next_at, self._tell_grown)
+
+    def _tell_output(self, agent: Agent, now: float) -> None:
+        self._told_at[agent.id] = now
+        if self._publisher.wants_status(agent.id):
+            self._publisher.publish_status(
+                StatusUpdate(
+                    agent_id=agent.id,
+                    update_type=StatusUpdateType.OUTPUT_AVAILABLE,
+                    status=agent.status,
+                    data={"stdout_bytes": agent.stdout.end, "stderr_bytes": agent.stderr.end},
+                )
+            )
