@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,9 @@ def test_word_of_a_client_behind_two_dashes_may_begin_with_a_dash(field: str) ->
 
 
 def test_two_dashes_from_a_client_end_no_flags() -> None:
-    tables = tool("tool", ("x{name}",), "{task}")
+    tables = tool("tool", "-{name}", "{task}")
     with pytest.raises(InvalidContext, match="begins with '-'"):
-        plan_tool(tables, name="--", task="-x")
+        plan_tool(tables, name="-", task="-x")
     levels = tool("tool", "{tool_level}", "{task}", tool_levels={"a": ("--",)})
     with pytest.raises(InvalidContext, match="begins with '-'"):
         plan_tool(levels, tool_level="a", task="-x")
@@ -171,6 +172,12 @@ def test_environment_of_many_small_variables_counts_their_pointers() -> None:
     count = total_limit_bytes() // (len("AGENT_000000=") + 9) + 1
     with pytest.raises(InvalidContext, match="bytes together"):
         plan(environment={f"AGENT_{number:06}": "" for number in range(count)})
+
+
+def test_arguments_over_the_systems_limit_as_a_whole_are_refused() -> None:
+    words = ["echo", *["x" * 100_000] * (total_limit_bytes() // 100_000 + 1)]
+    with pytest.raises(InvalidContext, match="bytes together"):
+        plan(tool("tool", "{argv}"), model_backend="tool", task=json.dumps(words))
 
 
 def test_argument_over_the_systems_limit_is_refused() -> None:
