@@ -1,0 +1,33 @@
+"""Builds the Cython core; everything else is in pyproject.toml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+CORE = Path("src/descartes_fast/_core")
+
+extensions = [
+    Extension(f"descartes_fast._core.{source.stem}", [str(source)])
+    for source in sorted(CORE.glob("*.pyx"))
+]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        # The generated C goes beside other build products, never into the tree or the sdist.
+        build_dir="build/cython",
+        include_path=["src"],
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "initializedcheck": False,
+            "cdivision": True,
+            "embedsignature": True,
+            "freethreading_compatible": True,
+        },
+    )
+)

@@ -1,0 +1,318 @@
+"""Messages from what a caller gives: every field checked against the table, wrong types refused.
+
+Maps, lists and values are written to bytes here and now, so a message never changes with the
+caller's objects, and encoding it later copies them.
+"""
+
+from cpython.buffer cimport (
+    PyBUF_SIMPLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
+)
+from cpython.datetime cimport PyDateTime_Check
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+
+from cpython.datetime cimport import_datetime
+
+from ..errors import FieldError
+
+from .build cimport is_uuid, uuid_bytes
+from .decode cimport set_default
+from .encode cimport pack_field
+from .layout cimport (
+    ABSENT, BOOLEAN, CANONICAL, I64, NESTED, NESTED_LIST, NO_TIME, OCTETS, TEXT, TEXT_MAP, TIME,
+    U64, UUID, VALUE, VALUE_MAP, WORD, Field, Message, Py_IncRef, Py_XDecRef, Record, Slice,
+    Time, is_slice, new_message, owned, record_of, slice_of, time_of, type_of,
+    uuid_of,
+)
+
+import_datetime()
+
+cdef extern from "Python.h":
+    PyObject* PyDict_GetItemWithError(dict entries, PyObject* key) except? NULL
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    object PyUnicode_FromObject(object text)
+    bint PyUnicode_IS_ASCII(object text)
+
+cdef extern from "<time.h>":
+    cdef struct timespec:
+        int64_t tv_sec
+        long tv_nsec
+    int TIME_UTC
+    int timespec_get(timespec* now, int base) nogil
+
+cdef object EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+cdef object MICROSECOND = timedelta(microseconds=1)
+cdef uint64_t LAST_SECS = 0x7FFFFFFFFFFFFFFF
+# Nothing above the largest message can ever be sent; a slice's size has less room than that.
+cdef Py_ssize_t MAX_SLICE = 10 * 1024 * 1024
+
+
+cdef object construct(Record* record, dict given):
+    """Return a message of these fields. Raises FieldError."""
+    cdef PyObject* value
+    cdef Field* field
+    cdef uint32_t i
+    cdef Py_ssize_t used = 0
+    cdef Message* message = new_message(record)
+    made = owned(<PyObject*>message)
+    for i in range(record.count):
+        field = &record.fields[i]
+        value = PyDict_GetItemWithError(given, field.py_name)
+        if value != NULL:
+            used += 1
+            set_field(message, field, <object>value)
+        elif field.kind == TIME and not field.optional:
+            set_now(time_of(message, field))
+        elif field.required:
+            raise refusal(record, <str><object>field.py_name, "is missing")
+        else:
+            set_default(message, field)
+    if used != len(given):
+        raise _unknown_field(record, given)
+    return made
+
+
+cdef object replaced(const Message* message, dict changes):
+    """Return a copy in which the fields named in ``changes`` differ. Raises FieldError."""
+    cdef Record* record = record_of(message)
+    cdef Message* copied = new_message(record)
+    cdef PyObject* value
+    cdef Field* field
+    cdef uint32_t i
+    cdef Py_ssize_t used = 0
+    made = owned(<PyObject*>copied)
+    for i in range(record.count):
+        field = &record.fields[i]
+        value = PyDict_GetItemWithError(changes, field.py_name)
+        if value != NULL:
+            used += 1
+            set_field(copied, field, <object>value)
+        else:
+            copy_field(copied, message, field)
+    if used != len(changes):
+        raise _unknown_field(record, changes)
+    return made
+
+
+cdef void copy_field(Message* into, const Message* source, const Field* field) noexcept:
+    """Take over one field as it stands; a built value is not shared, so that it stays its own."""
+    cdef Slice* slice
+    if is_slice(field):
+        slice = slice_of(into, field)
+        slice[0] = slice_of(source, field)[0]
+        if slice.owner != NULL:
+            Py_IncRef(slice.owner)
+        return
+    if field.kind == UUID:
+        memcpy(uuid_of(into, field), uuid_of(source, field), 16)
+        return
+    if field.kind == TIME:
+        time_of(into, field)[0] = time_of(source, field)[0]
+        if time_of(source, field).nanos != NO_TIME:
+            return
+    if field.kind == WORD:
+        into.words[field.raw] = source.words[field.raw]
+    into.slots[field.index] = source.slots[field.index]
+    Py_IncRef(into.slots[field.index])
+
+
+cdef object refusal(const Record* record, str name, str words):
+    """Return the FieldError for one field of a record."""
+    path = f"{(<bytes>record.label).decode()}.{name}"
+    return FieldError(f"{path}: {words}", path=path)
+
+
+cdef object _unknown_field(const Record* record, dict given):
+    cdef uint32_t i
+    known = {<object>record.fields[i].py_name for i in range(record.count)}
+    for name in given:
+        if name not in known:
+            return refusal(record, str(name), f"{(<bytes>record.name).decode()} has no such field")
+    raise SystemError("a field was counted twice")
+
+
+cdef int set_field(Message* message, const Field* field, object value) except -1:
+    """Give a field a caller's value."""
+    cdef Record* record = record_of(message)
+    if value is None:
+        if field.optional:
+            set_default(message, field)
+            return 0
+        if field.kind == TIME:
+            set_now(time_of(message, field))
+            return 0
+        raise refused(record, field, value)
+    if is_slice(field):
+        return set_slice(message, field, value)
+    if field.kind == UUID:
+        if not is_uuid(value):
+            raise refused(record, field, value)
+        uuid_bytes(value, uuid_of(message, field))
+        return set_slot(message, field, value)
+    if field.kind == TIME:
+        return set_time(message, field, value)
+    if field.kind == TEXT:
+        return set_text(message, field, value)
+    if field.kind == WORD:
+        return set_word(message, field, value)
+    if field.kind == BOOLEAN:
+        if value is not True and value is not False:
+            raise refused(record, field, value)
+        return set_slot(message, field, value)
+    if field.kind == U64 or field.kind == I64:
+        return set_number(message, field, value)
+    if field.kind == NESTED:
+        if type_of(<PyObject*>value) != field.record.type:
+            raise refused(record, field, value)
+        return set_slot(message, field, value)
+    return set_octets(message, field, value)
+
+
+cdef inline int set_slot(Message* message, const Field* field, object value) except -1:
+    Py_IncRef(<PyObject*>value)
+    message.slots[field.index] = <PyObject*>value
+    return 0
+
+
+cdef int set_text(Message* message, const Field* field, object value) except -1:
+    cdef Py_ssize_t size
+    if not isinstance(value, str):
+        raise refused(record_of(message), field, value)
+    value = PyUnicode_FromObject(value)
+    if not PyUnicode_IS_ASCII(value):
+        try:
+            PyUnicode_AsUTF8AndSize(value, &size)
+        except UnicodeEncodeError:
+            raise refusal(
+                record_of(message), <str><object>field.py_name,
+                "holds a lone surrogate, which UTF-8 cannot say",
+            ) from None
+    return set_slot(message, field, value)
+
+
+cdef int set_word(Message* message, const Field* field, object value) except -1:
+    """Take a member of the field's enum, or a str that is one of its words."""
+    cdef uint32_t i
+    for i in range(field.words.count):
+        if field.words.words[i].member == <PyObject*>value:
+            message.words[field.raw] = <uint8_t>i
+            return set_slot(message, field, value)
+    if type(value) is str:
+        for i in range(field.words.count):
+            member = <object>field.words.words[i].member
+            if member == value:
+                message.words[field.raw] = <uint8_t>i
+                return set_slot(message, field, member)
+        raise refusal(
+            record_of(message), <str><object>field.py_name, f"has no word {value!r}"
+        )
+    raise refused(record_of(message), field, value)
+
+
+cdef int set_number(Message* message, const Field* field, object value) except -1:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise refused(record_of(message), field, value)
+    value = int(value)
+    if field.kind == U64:
+        fits = 0 <= value <= 0xFFFFFFFFFFFFFFFF
+    else:
+        fits = -0x8000000000000000 <= value <= 0x7FFFFFFFFFFFFFFF
+    if not fits:
+        raise refusal(record_of(message), <str><object>field.py_name, f"{value} is out of range")
+    return set_slot(message, field, value)
+
+
+cdef int set_octets(Message* message, const Field* field, object value) except -1:
+    cdef Py_buffer view
+    if type(value) is bytes:
+        return set_slot(message, field, value)
+    if not PyObject_CheckBuffer(value):
+        raise refused(record_of(message), field, value)
+    return set_slot(message, field, bytes(value))
+
+
+cdef int set_now(Time* time) except -1:
+    cdef timespec now
+    if timespec_get(&now, TIME_UTC) != TIME_UTC:
+        raise OSError("the system has no clock")
+    time.secs = now.tv_sec
+    time.nanos = <uint32_t>now.tv_nsec
+    return 0
+
+
+cdef int set_time(Message* message, const Field* field, object value) except -1:
+    """Take an aware datetime, or whole nanoseconds since 1970."""
+    cdef Record* record = record_of(message)
+    cdef str name = <str><object>field.py_name
+    if PyDateTime_Check(value):
+        if value.utcoffset() is None:
+            raise refusal(record, name, "is a datetime without a time zone")
+        nanos = (value - EPOCH) // MICROSECOND * 1000
+    elif isinstance(value, int) and not isinstance(value, bool):
+        nanos = value
+    else:
+        raise refused(record, field, value)
+    secs, nanos = divmod(nanos, 1_000_000_000)
+    if secs < 0 or secs > LAST_SECS:
+        raise refusal(record, name, "is before 1970" if secs < 0 else "is out of range")
+    time_of(message, field).secs = secs
+    time_of(message, field).nanos = nanos
+    return 0
+
+
+cdef int set_slice(Message* message, const Field* field, object value) except -1:
+    """Write a map, a list or a value to bytes of its own."""
+    cdef Record* record = record_of(message)
+    cdef Slice* slice = slice_of(message, field)
+    if field.kind == TEXT_MAP or field.kind == VALUE_MAP:
+        if not isinstance(value, Mapping):
+            raise refused(record, field, value)
+    elif field.kind != VALUE:
+        if not isinstance(value, Sequence) or isinstance(value, (str, bytes, bytearray)):
+            raise refused(record, field, value)
+    try:
+        packed = pack_field(field, value)
+    except FieldError as error:
+        raise refusal(record, <str><object>field.py_name, str(error)) from None
+    if len(packed) > MAX_SLICE:
+        raise refusal(
+            record, <str><object>field.py_name,
+            f"{len(packed)} bytes are more than a message may have",
+        )
+    slice.owner = <PyObject*>packed
+    Py_IncRef(slice.owner)
+    slice.offset = 0
+    slice.size = <uint32_t>len(packed) | CANONICAL
+    return 0
+
+
+cdef object refused(const Record* record, const Field* field, object value):
+    """Return the FieldError for a value of the wrong type."""
+    expected = _EXPECTED[field.kind]
+    if field.kind == WORD:
+        expected = (<object>field.words.kind).__name__
+    elif field.kind == NESTED:
+        expected = (<bytes>field.record.name).decode()
+    if field.optional:
+        expected += " or None"
+    return refusal(
+        record, <str><object>field.py_name, f"expected {expected}, not {type(value).__name__}"
+    )
+
+
+cdef dict _EXPECTED = {
+    int(TEXT): "str",
+    int(BOOLEAN): "bool",
+    int(U64): "int",
+    int(I64): "int",
+    int(UUID): "uuid.UUID",
+    int(TIME): "datetime or int (nanoseconds)",
+    int(OCTETS): "bytes",
+    int(VALUE): "a JSON value",
+    int(TEXT_MAP): "a mapping of str to str",
+    int(VALUE_MAP): "a mapping of str to JSON values",
+}

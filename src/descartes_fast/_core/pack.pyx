@@ -1,0 +1,140 @@
+"""Plain Python values as MessagePack, as ``serde_json`` and ``rmp-serde`` write them."""
+
+from cpython.dict cimport PyDict_Next
+from cpython.float cimport PyFloat_AS_DOUBLE
+from cpython.object cimport PyObject
+from libc.math cimport isfinite
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy
+
+from ..errors import FieldError
+
+from .buffer cimport (
+    Buffer, make_room, put_array_header, put_be64, put_i64, put_map_header, put_nil, put_raw,
+    put_str_header, put_u64, put_u8,
+)
+from .wire cimport MAX_DEPTH
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    long long PyLong_AsLongLongAndOverflow(object number, int* overflow) except? -1
+    unsigned long long PyLong_AsUnsignedLongLong(object number) except? 0xFFFFFFFFFFFFFFFF
+
+
+cdef int pack_str(Buffer* out, object text) except -1:
+    """Write a str. Raises FieldError for one that UTF-8 cannot say (a lone surrogate)."""
+    cdef Py_ssize_t size
+    cdef const char* data
+    try:
+        data = PyUnicode_AsUTF8AndSize(text, &size)
+    except UnicodeEncodeError:
+        raise FieldError("a string holds a lone surrogate, which UTF-8 cannot say") from None
+    reserve(out, size + 5)
+    put_str_header(out, size)
+    put_raw(out, data, size)
+    return 0
+
+
+cdef int reserve(Buffer* out, size_t size) except -1:
+    if make_room(out, size):
+        raise MemoryError
+    return 0
+
+
+cdef int pack_value(Buffer* out, object value, int depth, size_t* budget) except -1:
+    """Write a JSON value: None, bool, int, float, str, list, tuple, dict with str keys.
+
+    ``budget`` counts down the values it may still hold. Raises FieldError for what JSON or
+    the protocol's limits do not allow.
+    """
+    cdef double number
+    cdef uint64_t bits
+    if budget[0] == 0:
+        raise FieldError("a value of more values than the protocol allows")
+    budget[0] -= 1
+    if value is None:
+        reserve(out, 1)
+        put_nil(out)
+    elif isinstance(value, str):
+        pack_str(out, value)
+    elif value is True or value is False:
+        reserve(out, 1)
+        put_u8(out, 0xC3 if value is True else 0xC2)
+    elif isinstance(value, int):
+        pack_int(out, value)
+    elif isinstance(value, float):
+        number = PyFloat_AS_DOUBLE(value)
+        if not isfinite(number):
+            raise FieldError(f"{value!r} is not a JSON number")
+        memcpy(&bits, &number, 8)
+        reserve(out, 9)
+        put_u8(out, 0xCB)
+        put_be64(out, bits)
+    elif isinstance(value, dict):
+        pack_dict(out, <dict>value, depth, budget)
+    elif isinstance(value, (list, tuple)):
+        pack_items(out, tuple(value), depth, budget)
+    else:
+        raise FieldError(f"{type(value).__name__} is not a JSON type")
+    return 0
+
+
+cdef int pack_int(Buffer* out, object value) except -1:
+    cdef int overflow = 0
+    cdef int64_t small = PyLong_AsLongLongAndOverflow(value, &overflow)
+    reserve(out, 9)
+    if not overflow:
+        put_i64(out, small)
+        return 0
+    if overflow < 0 or value > 0xFFFFFFFFFFFFFFFF:
+        raise FieldError(f"{value} does not fit in 64 bits")
+    put_u64(out, PyLong_AsUnsignedLongLong(value))
+    return 0
+
+
+cdef int pack_items(Buffer* out, tuple items, int depth, size_t* budget) except -1:
+    if depth == MAX_DEPTH:
+        raise FieldError(f"a value nested deeper than {MAX_DEPTH}")
+    reserve(out, 5)
+    put_array_header(out, len(items))
+    for item in items:
+        pack_value(out, item, depth + 1, budget)
+    return 0
+
+
+cdef int pack_dict(Buffer* out, dict entries, int depth, size_t* budget) except -1:
+    if depth == MAX_DEPTH:
+        raise FieldError(f"a value nested deeper than {MAX_DEPTH}")
+    # A copy, so that no thread changes it between its length and its entries.
+    entries = entries.copy()
+    reserve(out, 5)
+    put_map_header(out, len(entries))
+    for key, value in entries.items():
+        if not isinstance(key, str):
+            raise FieldError(f"a key of a JSON object is a str, not {type(key).__name__}")
+        pack_str(out, key)
+        pack_value(out, value, depth + 1, budget)
+    return 0
+
+
+cdef int pack_octets(Buffer* out, const unsigned char* data, size_t size) except -1:
+    """Write bytes as an array of small ints: one byte below 0x80, two for the rest."""
+    cdef size_t high = 0
+    cdef size_t at
+    cdef uint8_t* pos
+    for at in range(size):
+        high += data[at] >> 7
+    reserve(out, 5 + size + high)
+    put_array_header(out, size)
+    if high == 0:
+        put_raw(out, data, size)
+        return 0
+    pos = out.pos
+    for at in range(size):
+        if data[at] & 0x80:
+            pos[0] = 0xCC
+            pos += 1
+        pos[0] = data[at]
+        pos += 1
+    out.pos = pos
+    return 0
