@@ -97,7 +97,7 @@ class BackendConfig:
 
     ``task`` says how the task reaches the agent: ``"argument"`` (the default), in the word
     that holds ``{task}``, or ``"stdin"``. A ``{task}`` in a nested list also goes by stdin when it
-    is too long for an argument (128 KiB on Linux). ``prepend`` names what is put before the
+    is too long for an argument (over 124 KiB). ``prepend`` names what is put before the
     task, ``"system_prompt"`` or ``"context"``, for tools that have no other place for it.
     ``stdin`` is ``"null"``, ``"pipe"`` (open until a client closes it) or ``"close-after-task"``;
     the default is the last for a task that goes by stdin, else the first. ``model`` is the

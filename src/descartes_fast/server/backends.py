@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["Backends", "LaunchPlan"]
 
 _NAME_LIMIT = 256
+# A longer task goes by stdin where it can: the limit of an argument, less room for what the
+# operator wrote around it ("--task=").
+_TASK_ARGUMENT_BYTES = STRING_LIMIT_BYTES - 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,10 +152,9 @@ class _Backend:
         cwd = self._directory(metadata.get("working_dir"))
         environment = self._environment_of(config, agent_id)
         task = self._prompt(config)
-        by_stdin = self._task_by == "stdin"
-        if not by_stdin and len(task) * 4 > STRING_LIMIT_BYTES:
-            too_long = len(os.fsencode(task)) > STRING_LIMIT_BYTES
-            by_stdin = too_long and "task" in self._template.optional
+        by_stdin = self._task_by == "stdin" or (
+            "task" in self._template.optional and len(os.fsencode(task)) > _TASK_ARGUMENT_BYTES
+        )
         values = {
             "agents": self._agents(config),
             "context": config.context or "",
@@ -228,7 +230,7 @@ class _Backend:
 
     def _environment_of(self, config: AgentConfig, agent_id: UUID) -> dict[str, str]:
         check_client_environment(self._name, self._client_environment, config.environment)
-        environment = self._environment | config.environment
+        environment: dict[str, str] = self._environment | config.environment
         if config.context:
             environment["AGENT_CONTEXT"] = config.context
         if config.system_prompt:
