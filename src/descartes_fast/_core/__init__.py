@@ -40,6 +40,7 @@ from .messages import (
     SpawnRequest,
     SpawnResponse,
     StatusUpdate,
+    Value,
     ZmqMessage,
 )
 from .peek import peek_header
@@ -72,6 +73,7 @@ __all__ = [
     "SpawnResponse",
     "StatusUpdate",
     "StatusUpdateType",
+    "Value",
     "ZmqMessage",
     "ZmqOutputStream",
     "deserialize_zmq_message",

@@ -1,0 +1,3 @@
+from typing_extensions import Buffer
+
+def peek_header(data: Buffer, /) -> tuple[str, str | None] | None: ...
