@@ -41,6 +41,7 @@ from ._core import (
     to_builtins,
     validate_message_size,
 )
+from .client import AgentExit, ZmqAgentRunner, ZmqClient, connect
 from .config import BackendConfig, ZmqRunnerConfig, ZmqServerConfig
 from .errors import (
     AccessDenied,
@@ -63,6 +64,7 @@ from .errors import (
     UsageError,
     WouldBlock,
 )
+from .subscription import Subscription
 
 __all__ = [
     "DEFAULT_TIMEOUT_SECS",
@@ -71,6 +73,7 @@ __all__ = [
     "AccessDenied",
     "AgentConfig",
     "AgentError",
+    "AgentExit",
     "AgentInfo",
     "AgentStatus",
     "AgentTimeout",
@@ -109,14 +112,18 @@ __all__ = [
     "SpawnResponse",
     "StatusUpdate",
     "StatusUpdateType",
+    "Subscription",
     "Unsupported",
     "UsageError",
     "Value",
     "WouldBlock",
+    "ZmqAgentRunner",
+    "ZmqClient",
     "ZmqMessage",
     "ZmqOutputStream",
     "ZmqRunnerConfig",
     "ZmqServerConfig",
+    "connect",
     "deserialize_zmq_message",
     "from_builtins",
     "peek_header",

@@ -1,0 +1,476 @@
+"""``ZmqClient``: a server's agents, over ZeroMQ, on asyncio."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import replace as with_changes
+from enum import StrEnum
+from signal import Signals
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import zmq
+
+from ._core import (
+    AgentConfig,
+    AgentInfo,
+    AgentStatus,
+    BatchControlResponse,
+    CommandResponse,
+    ControlCommandType,
+    HealthCheckResponse,
+    LogStreamMessage,
+    LogStreamType,
+    OutputQueryResponse,
+    PauseMode,
+    StatusUpdate,
+    ZmqOutputStream,
+)
+from .calls import checked_timeout
+from .config import ZmqRunnerConfig
+from .connection import Connection
+from .counted_logs import CountedLogs
+from .errors import AgentError, DescartesError, NotFound, Unsupported, UsageError
+from .feed import Feed
+from .logs import LogFollower
+from .profile import ServerProfile
+from .requests import Requests
+from .runner import AgentExit, AgentId, Progress, ZmqAgentRunner, agent_uuid
+from .spawning import spawn_all
+from .status import PolledStatus, StatusSubscription
+from .subscription import Subscription
+from .waiting import wait_for_end
+
+__all__ = ["AgentExit", "ZmqAgentRunner", "ZmqClient", "connect"]
+
+E = TypeVar("E", bound=StrEnum)
+S = TypeVar("S", StatusSubscription, PolledStatus, LogFollower, CountedLogs)
+
+
+class ZmqClient:
+    """A client of one server; implements ``ZmqAgentRunner``.
+
+    Any number of calls may be in flight at once over its one connection. Works on any
+    event loop that can watch sockets, belongs to the loop it was connected on, and is to be
+    closed: with ``disconnect()``, or by using it as an ``async with``.
+
+    Every method that asks the server raises the ``AgentError`` its refusal stands for,
+    ``AgentTimeout`` if it does not answer in time, ``CommunicationError`` without a
+    connection and ``ProtocolError`` if what it says is no answer; ``UsageError`` is for
+    mistakes in the arguments. An agent is named by its ``UUID``, that as a string, or its
+    ``AgentInfo``.
+    """
+
+    def __init__(self, config: ZmqRunnerConfig | None = None) -> None:
+        self._config = config or ZmqRunnerConfig()
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._connection: Connection | None = None
+        self._logs: Feed | None = None
+        self._status: Feed | None = None
+        self._subscriptions: set[Subscription[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        if self._connection is None:
+            await self.connect()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.disconnect()
+
+    @property
+    def config(self) -> ZmqRunnerConfig:
+        """The configuration, with the endpoint last connected to."""
+        return self._config
+
+    @property
+    def late_replies(self) -> int:
+        """How many answers came when nobody waited for them any more."""
+        return self._connection.late_replies if self._connection is not None else 0
+
+    @property
+    def broken_replies(self) -> int:
+        """How many messages came that were no answers."""
+        return self._connection.broken_replies if self._connection is not None else 0
+
+    # The connection
+
+    async def connect(self, endpoint: str | None = None) -> None:
+        """Connect to a server and check who it is.
+
+        ``endpoint`` is used in place of the configuration's. Connecting again to the same
+        endpoint does nothing. Raises ``CommunicationError`` if no server answers within
+        ``connection_timeout_secs`` or it is not the one of the configured ``server_id``,
+        ``ProtocolError`` if its protocol version is unknown, ``UsageError`` if the client
+        is connected to another endpoint.
+        """
+        config = self._config
+        if endpoint is not None:
+            config = with_changes(config, endpoint=endpoint)
+        if self._connection is not None:
+            if config.endpoint != self._config.endpoint:
+                raise UsageError(f"the client is connected to {self._config.endpoint}")
+            await self._connection.wait_ready()
+            return
+        self._config = config
+        self._context = zmq.Context()
+        try:
+            self._connection = Connection(
+                config, self._context, on_ready=self._found, on_failed=self._failed
+            )
+            await self._connection.wait_ready()
+        except BaseException:
+            await self.disconnect()
+            raise
+
+    async def disconnect(self) -> None:
+        """Close the connection and every subscription; doing it twice is fine.
+
+        Calls in flight raise ``CommunicationError``. The client can be connected again.
+        """
+        connection, self._connection = self._connection, None
+        context, self._context = self._context, None
+        feeds = [feed for feed in (self._logs, self._status) if feed is not None]
+        self._logs = self._status = None
+        subscriptions, self._subscriptions = self._subscriptions, set()
+        try:
+            for subscription in subscriptions:
+                await subscription.aclose()
+        finally:
+            for feed in feeds:
+                feed.close()
+            try:
+                if connection is not None:
+                    await connection.aclose()
+            finally:
+                if context is not None:
+                    context.term()
+
+    def is_connected(self) -> bool:
+        """Return whether there is a connection now, as the socket's monitor saw it."""
+        return self._connection is not None and self._connection.connected
+
+    # Agents
+
+    async def spawn_remote(
+        self,
+        config: AgentConfig,
+        timeout_secs: float | None = None,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+    ) -> AgentInfo:
+        """Start an agent and return it once its process runs.
+
+        ``timeout_secs`` bounds the spawn on the server too. Who repeats a spawn whose
+        answer was lost gives the same ``request_id`` both times: a server that is
+        idempotent then starts one agent. Raises ``SpawnFailed`` with the reason,
+        ``ServerBusy`` at a limit.
+        """
+        return await self._requests().spawn(config, timeout_secs, metadata, request_id)
+
+    async def spawn_many(
+        self,
+        configs: Iterable[AgentConfig],
+        *,
+        max_in_flight: int = 64,
+        progress: Progress | None = None,
+    ) -> list[AgentInfo | AgentError]:
+        """Start many agents; return for each, in order, its info or why it failed.
+
+        ``progress`` is called after each with how many are done and how many there are.
+        """
+        return await spawn_all(
+            self.spawn_remote, configs, max_in_flight=max_in_flight, progress=progress
+        )
+
+    async def list_remote_agents(
+        self, filter_status: AgentStatus | str | None = None, limit: int | None = None
+    ) -> list[AgentInfo]:
+        """Return the server's agents, those of one status or at most ``limit`` if asked."""
+        status = None if filter_status is None else _word(AgentStatus, filter_status)
+        return await self._requests().list(status, limit)
+
+    async def get_remote_agent(self, agent_id: AgentId) -> AgentInfo | None:
+        """Return an agent, or ``None`` if the server has none of that id."""
+        requests, uuid = self._requests(), agent_uuid(agent_id)
+        try:
+            details = await requests.details(uuid, info=True)
+        except NotFound:
+            return None
+        if details.info is not None:
+            return details.info
+        infos = await requests.list(None, None)
+        return next((info for info in infos if info.id == uuid), None)
+
+    async def get_agent_status(self, agent_id: AgentId) -> AgentStatus:
+        """Return an agent's status."""
+        return (await self._requests().details(agent_uuid(agent_id))).status
+
+    async def wait_agent(self, agent_id: AgentId, timeout_secs: float | None = None) -> AgentExit:
+        """Wait until an agent has ended and return how.
+
+        It has ended when its last byte of output is stored. Raises ``AgentTimeout`` if that
+        takes longer than ``timeout_secs``; the agent runs on.
+        """
+        uuid = agent_uuid(agent_id)
+        if timeout_secs is not None:
+            checked_timeout(timeout_secs)
+        requests = self._requests()
+        feed = self._status_feed() if requests.profile.snapshot else None
+        return await wait_for_end(requests, feed, uuid, timeout_secs)
+
+    # Control
+
+    async def pause_agent(self, agent_id: AgentId, *, mode: PauseMode | str | None = None) -> None:
+        """Pause an agent: by SIGSTOP (``forced``, the default), or as ``mode`` says."""
+        payload = None if mode is None else {"mode": _word(PauseMode, mode).value}
+        await self.control_agent(agent_id, ControlCommandType.PAUSE, payload)
+
+    async def resume_agent(self, agent_id: AgentId) -> None:
+        """Let a paused agent go on."""
+        await self.control_agent(agent_id, ControlCommandType.RESUME)
+
+    async def stop_agent(self, agent_id: AgentId, *, grace_secs: float | None = None) -> None:
+        """Ask an agent to end, with all it has started, and make it end when its grace is over.
+
+        Returns at once; ``wait_agent`` waits for the end.
+        """
+        payload = None if grace_secs is None else {"grace_secs": grace_secs}
+        await self.control_agent(agent_id, ControlCommandType.STOP, payload)
+
+    async def kill_agent(self, agent_id: AgentId) -> None:
+        """End an agent and all it has started, at once."""
+        await self.control_agent(agent_id, ControlCommandType.KILL)
+
+    async def signal_agent(self, agent_id: AgentId, signal: Signals | str | int) -> None:
+        """Send a signal (``"SIGINT"``, 2 or ``signal.SIGINT``) to an agent's process."""
+        if isinstance(signal, bool) or not isinstance(signal, (str, int)):
+            raise UsageError(f"not a signal: {signal!r}")
+        word = signal.name if isinstance(signal, Signals) else signal
+        await self.control_agent(agent_id, ControlCommandType.SIGNAL, {"signal": word})
+
+    async def control_agent(
+        self,
+        agent_id: AgentId,
+        command_type: ControlCommandType | str,
+        payload: Any = None,
+        timeout_secs: float | None = None,
+    ) -> CommandResponse:
+        """Send any command to an agent and return the server's consent, with its ``data``."""
+        command = _word(ControlCommandType, command_type)
+        return await self._requests().control(
+            agent_uuid(agent_id), command, payload, timeout_secs=timeout_secs
+        )
+
+    async def batch_control(
+        self,
+        agent_ids: Iterable[AgentId],
+        command_type: ControlCommandType | str,
+        payload: Any = None,
+        fail_fast: bool = False,
+    ) -> BatchControlResponse:
+        """Send one command to many agents; the answer holds each one's result.
+
+        What fails for one agent is in its result and raises nothing; with ``fail_fast`` the
+        server stops at the first failure.
+        """
+        uuids = [agent_uuid(agent_id) for agent_id in agent_ids]
+        command = _word(ControlCommandType, command_type)
+        return await self._requests().batch(uuids, command, payload, fail_fast)
+
+    async def send_action_to_agent(
+        self,
+        agent_id: AgentId,
+        action: str,
+        params: Any = None,
+        timeout_secs: float | None = None,
+    ) -> CommandResponse:
+        """Run a custom action; its result is the answer's ``data``."""
+        return await self._requests().custom_action(
+            agent_uuid(agent_id), action, params, timeout_secs
+        )
+
+    # Input and output
+
+    async def write_agent_stdin(
+        self, agent_id: AgentId, data: bytes, *, close: bool = False
+    ) -> None:
+        """Write to an agent's stdin, all of it or nothing, and close it if asked.
+
+        Raises ``WouldBlock`` if the agent does not read and the buffer before it has no
+        room for ``data``, ``InvalidState`` if its stdin is closed, and ``MessageTooLarge``
+        above the size of a message: write less at once, and wait for room.
+        """
+        content: str | list[int]
+        try:
+            content = bytes(data).decode()
+        except UnicodeDecodeError:
+            content = list(data)
+        payload: dict[str, Any] = {"data": content}
+        if close:
+            payload["close"] = True
+        await self.control_agent(agent_id, ControlCommandType.WRITE_STDIN, payload)
+
+    async def read_agent_stdout(
+        self, agent_id: AgentId, *, max_bytes: int | None = None
+    ) -> bytes | None:
+        """Return output that nobody has read yet, or ``None`` if there is none.
+
+        All readers share one cursor, which advances; ``stream_agent_logs`` follows the output
+        without touching it.
+        """
+        return await self._requests().read_new(
+            agent_uuid(agent_id), LogStreamType.STDOUT, max_bytes
+        )
+
+    async def read_agent_stderr(
+        self, agent_id: AgentId, *, max_bytes: int | None = None
+    ) -> bytes | None:
+        """Return what nobody has read yet of stderr, or ``None`` if there is nothing."""
+        return await self._requests().read_new(
+            agent_uuid(agent_id), LogStreamType.STDERR, max_bytes
+        )
+
+    async def query_agent_output(
+        self,
+        agent_id: AgentId,
+        stream: ZmqOutputStream | str,
+        filter: str | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> OutputQueryResponse:
+        """Return lines of an agent's output, those that match the regular expression ``filter``.
+
+        ``limit`` lines at most, the first ``offset`` of them skipped; nothing is consumed.
+        """
+        return await self._requests().query(
+            agent_uuid(agent_id), _word(ZmqOutputStream, stream), filter, limit, offset
+        )
+
+    # The server
+
+    async def health_check(self) -> HealthCheckResponse:
+        """Return the server's health.
+
+        Raises ``ProtocolError`` for a protocol version that this client does not know and
+        ``CommunicationError`` for another server than the configured ``server_id``.
+        """
+        return await self._requests().health()
+
+    # Subscriptions
+
+    async def subscribe_status_updates(
+        self, agent_id: AgentId | None = None
+    ) -> Subscription[StatusUpdate]:
+        """Return how things are and then every change, of one agent or all.
+
+        The first entries are a snapshot (``data["snapshot"]`` is true), one for each agent;
+        a new one follows whenever updates may have been missed, as after a reconnect. The
+        subscription to one agent stops when that has ended.
+        """
+        uuid = None if agent_id is None else agent_uuid(agent_id)
+        requests = self._requests()
+        if not requests.profile.snapshot:
+            return await self._started(PolledStatus(requests, uuid))
+        return await self._started(StatusSubscription(requests, self._status_feed(), uuid))
+
+    async def stream_agent_logs(
+        self, agent_id: AgentId | None = None, *, from_offset: int | None = None
+    ) -> Subscription[LogStreamMessage]:
+        """Return the output of one agent or all: each stream in order, no byte missing.
+
+        ``from_offset`` is the byte at which each stream begins: 0 replays all there is;
+        ``None`` begins with what is written from now on. Output that the server no longer
+        has raises ``OutputGone`` while iterating; iterating again goes on behind it. The
+        subscription to one agent stops after its last byte. Against a server without byte
+        offsets (Rust's) messages may be missing, and are counted in ``dropped``.
+        """
+        uuid = None if agent_id is None else agent_uuid(agent_id)
+        if from_offset is not None and (
+            isinstance(from_offset, bool) or not isinstance(from_offset, int) or from_offset < 0
+        ):
+            raise UsageError(f"from_offset must be a number of bytes, not {from_offset!r}")
+        requests = self._requests()
+        if requests.profile.offsets:
+            return await self._started(
+                LogFollower(requests, self._log_feed(), self._status_feed(), uuid, from_offset)
+            )
+        if from_offset is not None:
+            raise Unsupported("this server cannot replay output from an offset")
+        return await self._started(CountedLogs(requests, self._log_feed(), uuid))
+
+    # Within
+
+    def _requests(self) -> Requests:
+        if self._connection is None:
+            raise UsageError("the client is not connected; call connect() first")
+        return Requests(self._connection)
+
+    async def _started(self, subscription: S) -> S:
+        await subscription.start()
+        self._subscriptions = {known for known in self._subscriptions if not known.closed}
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def _log_feed(self) -> Feed:
+        if self._logs is None:
+            self._logs = self._open_feed()
+        return self._logs
+
+    def _status_feed(self) -> Feed:
+        if self._status is None:
+            self._status = self._open_feed()
+        return self._status
+
+    def _open_feed(self) -> Feed:
+        endpoint = self._requests().profile.pub_endpoint
+        if endpoint is None:
+            raise Unsupported("the server does not say where it publishes; set pub_endpoint")
+        assert self._context is not None
+        return Feed(self._config, self._context, endpoint)
+
+    def _found(self, profile: ServerProfile) -> None:
+        """The server is there (again); it may publish elsewhere now."""
+        for feed in (self._logs, self._status):
+            if feed is None:
+                continue
+            if profile.pub_endpoint is not None and profile.pub_endpoint != feed.endpoint:
+                feed.move(profile.pub_endpoint)
+
+    def _failed(self, make_error: Callable[[], DescartesError]) -> None:
+        for feed in (self._logs, self._status):
+            if feed is not None:
+                feed.fail(make_error, final=not self._config.auto_reconnect)
+
+
+@contextlib.asynccontextmanager
+async def connect(endpoint: str | None = None, **config: Any) -> AsyncIterator[ZmqClient]:
+    """Connect to a server for the length of an ``async with``.
+
+        async with descartes_fast.connect("tcp://127.0.0.1:5555") as client:
+            agent = await client.spawn_remote(AgentConfig(model_backend="claude", task="..."))
+
+    ``config`` are settings of ``ZmqRunnerConfig``; what is not given comes from the
+    environment (``DESCARTES_FAST_*``), then the defaults. Raises as ``ZmqClient.connect``.
+    """
+    client = ZmqClient(ZmqRunnerConfig.load(endpoint=endpoint, **config))
+    await client.connect()
+    try:
+        yield client
+    finally:
+        await client.disconnect()
+
+
+def _word(kind: type[E], value: E | str) -> E:
+    """Return an enum's member, given as itself or as its word. Raises ``UsageError``."""
+    try:
+        return kind(value)
+    except ValueError:
+        words = ", ".join(member.value for member in kind)
+        raise UsageError(f"{value!r} is not one of: {words}") from None

@@ -1,0 +1,401 @@
+"""A client's command connection: one DEALER socket, kept alive, with many calls in flight.
+
+libzmq reconnects; this module knows when (from the socket's monitor), asks the server who
+it is before anything else is sent on a new connection, and decides what happens to the
+calls that were in flight on the old one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from ._core import (
+    CommandResponse,
+    HealthCheckRequest,
+    HealthCheckResponse,
+    deserialize_zmq_message,
+    peek_header,
+    serialize_zmq_message,
+)
+from .calls import Call, PendingCalls
+from .channel import Channel, Monitor, MonitorEvent
+from .config import ZmqRunnerConfig
+from .errors import (
+    AgentError,
+    AgentTimeout,
+    CommunicationError,
+    DescartesError,
+    ProtocolError,
+    UsageError,
+    from_wire,
+)
+from .profile import ServerProfile, refusal
+from .socket_options import set_client_options
+
+__all__ = ["Connection"]
+
+# A health check that gets no answer on a new connection is sent again after this long.
+_PROBE_TIMEOUT_SECS = 2.0
+
+_SUCCEEDED = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+_LOST = (
+    int(zmq.EVENT_DISCONNECTED)
+    | int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)
+    | int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
+    | int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+)
+_CLOSED = int(zmq.EVENT_CLOSED)
+
+
+class Connection:
+    """The command connection to one endpoint.
+
+    ``on_ready`` is called with the server's profile each time a connection has been made
+    and the right server has answered; ``on_failed`` with a maker of errors when the time
+    for reconnecting has run out or the wrong server has answered: from then on calls fail
+    at once, until ``on_ready`` is called again.
+    """
+
+    def __init__(
+        self,
+        config: ZmqRunnerConfig,
+        context: zmq.Context[zmq.Socket[bytes]],
+        *,
+        on_ready: Callable[[ServerProfile], None],
+        on_failed: Callable[[Callable[[], DescartesError]], None],
+    ) -> None:
+        self.config = config
+        self.connected = False
+        """Whether a handshaken connection exists now, from the socket's monitor."""
+        self.profile: ServerProfile | None = None
+        self.broken_replies = 0
+        """Messages that are no answers: broken bytes, or a type without a request id."""
+        self._context = context
+        self._on_ready = on_ready
+        self._on_failed = on_failed
+        self._loop = asyncio.get_running_loop()
+        self._calls = PendingCalls(self._loop)
+        self._unsent: deque[Call] = deque()
+        self._probe: Call | None = None
+        self._ready = False
+        self._closed = False
+        self._failure: Callable[[], DescartesError] | None = None
+        self._changed = asyncio.Event()
+        self._outcome: asyncio.Future[None] = self._loop.create_future()
+        self._grace: asyncio.TimerHandle | None = None
+        self._open_socket()
+        self._supervisor = self._loop.create_task(self._supervise(), name="descartes-connection")
+
+    @property
+    def late_replies(self) -> int:
+        """Answers that came when nobody waited for them any more, duplicates among them."""
+        return self._calls.late_replies
+
+    def new_request_id(self) -> str:
+        """Return a request id for one call."""
+        return self._calls.new_id()
+
+    async def wait_ready(self) -> None:
+        """Wait until the server has answered its first health check.
+
+        Raises ``CommunicationError`` if nobody answers within
+        ``connection_timeout_secs``, and the reason if the wrong server does.
+        """
+        timeout_secs = self.config.connection_timeout_secs
+        try:
+            async with asyncio.timeout(timeout_secs):
+                await asyncio.shield(self._outcome)
+        except TimeoutError:
+            where = self.config.endpoint
+            raise CommunicationError(
+                f"the server at {where} accepts connections but does not answer"
+                if self.connected
+                else f"no server at {where} within {timeout_secs:g} s"
+            ) from None
+
+    async def call(
+        self,
+        message: Any,
+        expected: type,
+        *,
+        timeout_secs: float,
+        repeatable: bool,
+        agent_id: str | None = None,
+    ) -> Any:
+        """Send a request and return its answer, an ``expected``.
+
+        ``repeatable`` is for requests that change nothing: they are sent again after a
+        reconnect whatever the server promises. Raises ``AgentTimeout``,
+        ``CommunicationError``, ``ProtocolError`` for an answer that cannot be one, and
+        ``MessageTooLarge``; a refusal inside the answer is the caller's to raise.
+        """
+        if self._closed:
+            raise CommunicationError("the client is disconnected", agent_id=agent_id)
+        if self._failure is not None:
+            raise self._failure()
+        body = serialize_zmq_message(message)
+        call = self._calls.open(message.request_id, body, timeout_secs, repeatable)
+        self._unsent.append(call)
+        if self._ready:
+            self._send_unsent()
+        try:
+            answer = await call.future
+        except AgentError as error:
+            error.agent_id = agent_id
+            raise
+        finally:
+            self._calls.forget(call)
+        if type(answer) is not expected:
+            raise _unexpected(answer, expected, agent_id)
+        return answer
+
+    async def aclose(self) -> None:
+        """Fail what is in flight and close the socket; closing twice is fine."""
+        if not self._closed:
+            self._closed = True
+            self._supervisor.cancel()
+            self._stop_grace()
+            self._calls.fail_all(lambda: CommunicationError("the client was disconnected"))
+            self._calls.close()
+            self._unsent.clear()
+            self._close_socket()
+            self._outcome.cancel()
+        await asyncio.gather(self._supervisor, return_exceptions=True)
+
+    # The socket
+
+    def _open_socket(self) -> None:
+        endpoint = self.config.endpoint
+        socket = self._context.socket(zmq.DEALER)
+        try:
+            set_client_options(socket, endpoint, self.config)
+            # Without a peer queue nothing: libzmq would keep messages over a disconnect and
+            # send on its own what we have failed, or are about to repeat.
+            socket.set(zmq.IMMEDIATE, 1)
+            self._channel = Channel(socket, self._receive, on_writable=self._send_unsent)
+            self._monitor = Monitor(socket, self._connection_event)
+            socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self._close_half_open(socket)
+            raise UsageError(f"cannot connect to {endpoint!r}: {error}") from None
+        except BaseException:
+            self._close_half_open(socket)
+            raise
+
+    def _close_half_open(self, socket: zmq.Socket[bytes]) -> None:
+        for part in (getattr(self, "_monitor", None), getattr(self, "_channel", None)):
+            if part is not None:
+                part.close()
+        socket.close(linger=0)
+
+    def _close_socket(self) -> None:
+        self._monitor.close()
+        self._channel.close()
+        self.connected = False
+        self._ready = False
+
+    def _connection_event(self, event: MonitorEvent) -> None:
+        if event.event & _SUCCEEDED:
+            self.connected = True
+            self._changed.set()
+        elif event.event & _LOST or (event.event & _CLOSED and not self.config.auto_reconnect):
+            self._lose()
+
+    def _lose(self) -> None:
+        """The connection is gone: keep what may be sent again, fail the rest."""
+        self.connected = False
+        self._ready = False
+        self._changed.set()
+        may_repeat = self.profile is not None and self.profile.idempotent
+        self._unsent.clear()
+        for call in self._calls:
+            if call is self._probe:
+                self._calls.fail(call, CommunicationError("the connection was lost"))
+            elif call.sent_to is None or call.repeatable or may_repeat:
+                self._unsent.append(call)
+            else:
+                self._calls.fail(call, self._broke())
+        if not self.config.auto_reconnect:
+            self._give_up()
+        elif self._grace is None and self._failure is None and self.profile is not None:
+            self._grace = self._loop.call_later(
+                self.config.max_reconnect_attempts * self.config.reconnect_delay_secs,
+                self._give_up,
+            )
+
+    def _broke(self) -> CommunicationError:
+        return CommunicationError(
+            f"the connection to {self.config.endpoint} broke before the answer came; "
+            "the request may have been carried out"
+        )
+
+    def _give_up(self) -> None:
+        words = f"the connection to {self.config.endpoint} is lost"
+        if self.profile is None:
+            words = f"no server at {self.config.endpoint}"
+        self._fail(lambda: CommunicationError(words))
+
+    def _fail(self, make_error: Callable[[], DescartesError]) -> None:
+        """Fail every call, now and until the right server is back."""
+        self._stop_grace()
+        self._failure = make_error
+        self._calls.fail_all(make_error)
+        self._unsent.clear()
+        if not self._outcome.done():
+            self._outcome.set_exception(make_error())
+            self._outcome.exception()  # marks it as seen: connect() may have been cancelled
+        self._on_failed(make_error)
+
+    def _stop_grace(self) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+
+    # Sending and receiving
+
+    def _send_unsent(self) -> None:
+        """Send what waits, in order, until the socket is full; the probe before all else."""
+        probe = self._probe
+        if probe is not None and probe.sent_to is None:
+            if not self._channel.send((b"", probe.body)):
+                return
+            probe.sent_to = ""
+        unsent = self._unsent
+        while self._ready and unsent:
+            call = unsent[0]
+            if not call.future.done():
+                if not self._channel.send((b"", call.body)):
+                    return
+                call.sent_to = self._server_id()
+            unsent.popleft()
+
+    def _server_id(self) -> str:
+        return (self.profile.server_id if self.profile is not None else None) or ""
+
+    def _receive(self, frames: list[bytes]) -> None:
+        body = frames[1] if len(frames) > 1 and not frames[0] else frames[0]
+        try:
+            message = deserialize_zmq_message(body)
+            request_id = message.request_id  # type: ignore[union-attr]
+        except (ProtocolError, AttributeError) as error:
+            self._receive_broken(body, error)
+        else:
+            self._calls.answer(request_id, message)
+
+    def _receive_broken(self, body: bytes, error: Exception) -> None:
+        """Count an answer that is none; a call that it names need not wait any longer."""
+        self.broken_replies += 1
+        header = peek_header(body)
+        call = self._calls.find(header[1]) if header is not None and header[1] else None
+        if call is not None:
+            self._calls.fail(call, ProtocolError(f"the server's answer is broken: {error}"))
+
+    # Who is there
+
+    async def _supervise(self) -> None:
+        """Ask each new connection who it is, and a standing one whether it is alive."""
+        while True:
+            self._changed.clear()
+            if self._channel.closed:
+                await self._reopen()
+            elif not self.connected:
+                await self._changed.wait()
+            else:
+                with contextlib.suppress(AgentError, ProtocolError):
+                    self._judge(await self._ask_health(_PROBE_TIMEOUT_SECS))
+                    if self._ready:
+                        await self._watch()
+                    else:
+                        await self._wait_for_change(self.config.reconnect_delay_secs)
+
+    def _judge(self, answer: HealthCheckResponse) -> None:
+        """Go on with the server that answered, or refuse it."""
+        config = self.config
+        error = refusal(answer, endpoint=config.endpoint, expected_server_id=config.server_id)
+        if error is not None:
+            kind, words = type(error), str(error)
+            self._ready = False
+            self._fail(lambda: kind(words))
+            return
+        self.profile = profile = ServerProfile.from_health(
+            answer, endpoint=config.endpoint, pub_endpoint=config.pub_endpoint
+        )
+        self._failure = None
+        self._stop_grace()
+        for call in self._unsent:
+            same_server = profile.idempotent and call.sent_to == self._server_id()
+            if call.sent_to is not None and not call.repeatable and not same_server:
+                self._calls.fail(call, self._broke())
+        self._ready = True
+        self._send_unsent()
+        if not self._outcome.done():
+            self._outcome.set_result(None)
+        self._on_ready(profile)
+
+    async def _watch(self) -> None:
+        """Check the server's health until the connection is lost, or is seen to be dead."""
+        config = self.config
+        interval_secs = config.heartbeat_interval_secs if config.enable_heartbeat else None
+        while self._ready:
+            self._changed.clear()
+            if await self._wait_for_change(interval_secs):
+                continue
+            received = self._channel.received_count
+            try:
+                answer = await self._ask_health(
+                    min(config.request_timeout_secs, config.heartbeat_interval_secs)
+                )
+            except AgentTimeout:
+                if self._channel.received_count == received:
+                    self._close_socket()  # up but dead: only a new socket gets out of it
+                    self._lose()
+            else:
+                if refusal(answer, endpoint=config.endpoint, expected_server_id=config.server_id):
+                    self._judge(answer)
+
+    async def _reopen(self) -> None:
+        """Open the socket anew; where that fails (no descriptors), try again later."""
+        try:
+            self._open_socket()
+        except UsageError:
+            await asyncio.sleep(self.config.reconnect_delay_secs)
+
+    async def _wait_for_change(self, timeout_secs: float | None) -> bool:
+        """Wait until the connection is made or lost; ``False`` if the time ran out first."""
+        try:
+            async with asyncio.timeout(timeout_secs):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _ask_health(self, timeout_secs: float) -> HealthCheckResponse:
+        """Ask past the queue of waiting calls; on a new connection they wait for the answer."""
+        request_id = self._calls.new_id()
+        body = serialize_zmq_message(HealthCheckRequest(request_id=request_id))
+        self._probe = call = self._calls.open(request_id, body, timeout_secs, True)
+        self._send_unsent()
+        try:
+            answer = await call.future
+        finally:
+            self._calls.forget(call)
+            self._probe = None
+        if type(answer) is not HealthCheckResponse:
+            raise _unexpected(answer, HealthCheckResponse, None)
+        return answer
+
+
+def _unexpected(answer: Any, expected: type, agent_id: str | None) -> DescartesError:
+    """Return what to raise for an answer of another type than the request's.
+
+    A server that cannot decode a request answers with a failed ``command_response``.
+    """
+    if isinstance(answer, CommandResponse) and not answer.success:
+        return from_wire(answer.error, agent_id=agent_id)
+    return ProtocolError(f"expected a {expected.__name__}, got a {type(answer).__name__}")

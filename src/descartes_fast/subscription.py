@@ -1,0 +1,93 @@
+"""A bounded stream of messages: async iterator and async context manager in one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+__all__ = ["Subscription"]
+
+T = TypeVar("T")
+
+
+class Subscription(Generic[T]):
+    """A bounded stream of messages from a server.
+
+    Iterate over it with ``async for``; leave it with ``aclose()`` or ``async with``. An
+    error in the stream is raised at its place and does not end it: who iterates again gets
+    what comes after. ``dropped`` counts the messages that were lost, here because nobody
+    took them in time, or on the way where that can be seen.
+    """
+
+    def __init__(self, *, limit: int) -> None:
+        self.dropped = 0
+        self.closed = False
+        self._limit = limit
+        self._entries: deque[T | Exception] = deque()
+        self._ended = False
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        """Return the next message. Raises ``StopAsyncIteration`` at the end, and when closed."""
+        while not self._entries:
+            if self._ended:
+                raise StopAsyncIteration
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
+        entry = self._entries.popleft()
+        self._taken(entry)
+        if isinstance(entry, Exception):
+            raise entry
+        return entry
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the subscription and forget what was not taken; closing twice is fine."""
+        self.closed = True
+        self._entries.clear()
+        self._end()
+
+    def _put(self, entry: T | Exception) -> None:
+        """Append an entry; at the limit the oldest goes and is counted."""
+        if self._ended:
+            return
+        if len(self._entries) >= self._limit:
+            self._overflow(self._entries.popleft())
+        self._entries.append(entry)
+        self._wake()
+
+    def _end(self) -> None:
+        """Let the iteration stop after the entries that are there."""
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _overflow(self, entry: T | Exception) -> None:
+        """An entry was pushed out; for subclasses that can do something about it."""
+        self.dropped += 1
+
+    def _taken(self, entry: T | Exception) -> None:
+        """An entry was taken; for subclasses that wait for room."""
