@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
-from typing import Any
+from typing import Any, cast
 
 from .._core import (
     ZMQ_PROTOCOL_VERSION,
@@ -118,12 +118,13 @@ class Dispatcher:
         Without ``room`` for one more coroutine, what may need one is refused. Never raises.
         """
         try:
-            request = deserialize_zmq_message(body)
+            message = deserialize_zmq_message(body)
         except ProtocolError as error:
             return self._refuse_broken(body, error)
-        handler = self._handlers.get(type(request))
+        handler = self._handlers.get(type(message))
         if handler is None:
-            return self._refuse_no_request(request)
+            return self._refuse_no_request(message)
+        request = cast(Request, message)
         if not room and not _is_quick(request):
             return self._refuse(request, ServerBusy("too many requests are in progress"))
         key = self._replies.key(principal, request.request_id, body) if _is_kept(request) else None
@@ -315,24 +316,22 @@ class Dispatcher:
     def _refuse_broken(self, body: bytes, error: ProtocolError) -> bytes | None:
         header = peek_header(body)
         if header is None or header[1] is None:
-            return self._drop()
+            self._counters.malformed += 1  # there is nobody to tell
+            return None
         return self._refuse_unknown(header[1], InvalidContext(str(error)))
 
     def _refuse_no_request(self, message: ZmqMessage) -> bytes | None:
         """Refuse a response or a publication, which only a server sends."""
         request_id = getattr(message, "request_id", None)
         if request_id is None:
-            return self._drop()
+            self._counters.malformed += 1  # there is nobody to tell
+            return None
         error = InvalidContext(f"a server takes requests, not {type(message).__name__}")
         return self._refuse_unknown(request_id, error)
 
     def _refuse_unknown(self, request_id: str, error: AgentError) -> bytes:
         self._counters.errors += 1
         return serialize_zmq_message(refusal_of_unknown(request_id, error))
-
-    def _drop(self) -> None:
-        """A message without a request id: there is nobody to tell."""
-        self._counters.malformed += 1
 
 
 def _is_quick(request: Request) -> bool:

@@ -60,7 +60,9 @@ def bind(sock: zmq.Socket[bytes], endpoint: str) -> str:
     try:
         sock.bind(endpoint)
     except zmq.ZMQError as error:
-        reason = "it is in use" if error.errno == errno.EADDRINUSE else os.strerror(error.errno)
+        reason = (
+            "it is in use" if error.errno == errno.EADDRINUSE else zmq.strerror(error.errno or 0)
+        )
         raise UsageError(f"cannot bind {endpoint}: {reason}") from None
     finally:
         if old_umask is not None:
@@ -84,15 +86,19 @@ class IpcClaim:
         try:
             _remove_stale_socket(self._path)
         except BaseException:
-            self.release()
+            self._remove(self._lock_path)
             raise
 
     def release(self) -> None:
         """Remove the socket file and the lock file; twice is fine."""
         if self._lock is None:
             return
-        # Both while the lock is held: nobody else's file can be at these paths.
-        for path in (self._path, self._lock_path):
+        self._remove(self._path, self._lock_path)
+
+    def _remove(self, *paths: str) -> None:
+        """Remove files at paths that are ours as long as the lock is held; then release it."""
+        assert self._lock is not None
+        for path in paths:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
         os.close(self._lock)

@@ -46,11 +46,7 @@ class ReadPayload:
         if payload is None:
             return _PLAIN_READ
         entries = _entries(payload)
-        encoding = entries.get("encoding")
-        if encoding is None:
-            encoding = "base64"
-        elif encoding not in ("bytes", "base64", "text"):
-            raise InvalidContext("encoding must be bytes, base64 or text")
+        encoding = _encoding(entries)
         most = MAX_ARRAY_BYTES if encoding == "bytes" else MAX_READ_BYTES
         wanted = _whole(entries, "max_bytes", 1) or DEFAULT_READ_BYTES
         if encoding == "text":
@@ -173,6 +169,17 @@ def _entries(payload: Any) -> Mapping[str, Any]:
     if not isinstance(payload, dict):
         raise InvalidContext("the payload must be a map")
     return payload
+
+
+def _encoding(entries: Mapping[str, Any]) -> Encoding:
+    match entries.get("encoding"):
+        case None | "base64":
+            return "base64"
+        case "bytes":
+            return "bytes"
+        case "text":
+            return "text"
+    raise InvalidContext("encoding must be bytes, base64 or text")
 
 
 def _whole(entries: Mapping[str, Any], key: str, least: int) -> int | None:
