@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from cases import DECODE_CASES, VECTORS, trimmed
 
 from descartes_fast._core import (
     deserialize_zmq_message,
@@ -14,6 +13,7 @@ from descartes_fast._core import (
     to_builtins,
 )
 from descartes_fast.errors import ProtocolError
+from wire.cases import DECODE_CASES, VECTORS, trimmed
 
 
 def named(lines: list[dict[str, Any]]) -> list[Any]:
