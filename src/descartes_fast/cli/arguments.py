@@ -1,4 +1,4 @@
-"""Kinds of command line arguments. argparse names the function where it reports a ``ValueError``."""
+"""Kinds of command line arguments; argparse names the function when it refuses a value."""
 
 from __future__ import annotations
 

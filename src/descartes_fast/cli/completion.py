@@ -71,6 +71,9 @@ def _words(parser: ArgumentParser) -> list[str]:
 
 
 _BASH = """\
+_descartes_fast_offer() {{
+    COMPREPLY=($(compgen -W "$1" -- "${{COMP_WORDS[COMP_CWORD]}}"))
+}}
 _descartes_fast() {{
     local word="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}"
     local command="" words="" ids="" index
@@ -95,7 +98,7 @@ _descartes_fast() {{
     if [[ -n "$ids" && "$word" != -* ]]; then
         words="$words $(descartes-fast --timeout 1 ps --quiet 2>/dev/null)"
     fi
-    COMPREPLY=($(compgen -W "$words" -- "$word"))
+    _descartes_fast_offer "$words"
 }}
 complete -F _descartes_fast descartes-fast
 """
@@ -117,13 +120,11 @@ def _bash(parser: ArgumentParser) -> str:
             if action.choices:
                 patterns = "|".join(f'"{name} {option}"' for option in action.option_strings)
                 choices = " ".join(map(str, action.choices))
-                values.append(
-                    f'        {patterns}) COMPREPLY=($(compgen -W "{choices}" -- "$word")); return ;;'
-                )
-    cases = [
-        f'        {name}) words="{" ".join(_words(sub))}"{"; ids=yes" if _takes_agents(sub) else ""} ;;'
-        for name, (sub, _) in commands.items()
-    ]
+                values.append(f'        {patterns}) _descartes_fast_offer "{choices}"; return ;;')
+    cases = []
+    for name, (sub, _) in commands.items():
+        ids = "yes" if _takes_agents(sub) else ""
+        cases.append(f'        {name}) words="{" ".join(_words(sub))}" ids="{ids}" ;;')
     top = [*commands, *(option for action in _options(parser) for option in action.option_strings)]
     return _BASH.format(
         valued="|".join(sorted(valued)),

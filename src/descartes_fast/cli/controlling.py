@@ -42,7 +42,7 @@ def add_commands(commands: Commands, shared: Parser) -> None:
 
     write = commands.add_parser("write", parents=[shared], help="write to an agent's stdin")
     write.add_argument("agent", metavar="ID", help=_ID_HELP)
-    write.add_argument("text", metavar="TEXT", nargs="?", help="a line; without it: our own stdin")
+    write.add_argument("text", metavar="TEXT", help="a line; - passes our own stdin on")
     write.add_argument("--no-newline", "-n", action="store_true", help="no newline after TEXT")
     write.add_argument("--close", action="store_true", help="close the agent's stdin after it")
     _add_json(write)
@@ -115,14 +115,15 @@ async def _write(arguments: Namespace) -> int:
     async with connected(arguments) as client:
         agent_id = await find(client, arguments.agent)
         data = await asyncio.to_thread(_data_of, arguments)
-        written = await client.write_agent_stdin(agent_id, data, close=arguments.close)
+        payload = {"data": list(data), "close": arguments.close}
+        answer = await client.control_agent(agent_id, ControlCommandType.WRITE_STDIN, payload)
     if arguments.json:
-        screen.json_document({"agent_id": str(agent_id), "bytes_written": written})
+        screen.json_document(to_builtins(answer))
     return exits.OK
 
 
 def _data_of(arguments: Namespace) -> bytes:
-    if arguments.text is None:
+    if arguments.text == "-":
         return sys.stdin.buffer.read()
     text: str = arguments.text if arguments.no_newline else arguments.text + "\n"
     # As it was given: bytes that are not UTF-8 came as surrogates.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -14,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import demo_agent
-from .._core import AgentConfig, AgentInfo, AgentStatus, ControlCommandType, LogStreamMessage
+from .._core import AgentConfig, AgentInfo, ControlCommandType
 from ..client import ZmqClient
 from ..config import BackendConfig, ZmqRunnerConfig, ZmqServerConfig
 from ..errors import ExecutionError
-from . import exits, screen
+from . import exits
 from .stage import Stage
 
 if TYPE_CHECKING:
@@ -59,9 +58,8 @@ async def _demo(arguments: Namespace) -> int:
     # A short path: that of an ipc endpoint may have 107 bytes.
     with tempfile.TemporaryDirectory(prefix="dfast-") as folder:
         pids = await _perform(stage, Path(folder))
-    survivors = [pid for pid in pids if _exists(pid)]
-    if survivors or Path(folder).exists():
-        raise ExecutionError(f"the demo left behind: {folder}, processes {survivors}")
+    if left := _left_behind(folder, pids):
+        raise ExecutionError(f"the demo left behind: {', '.join(left)}")
     stage.say("Nothing is left")
     stage.explain(f"{len(pids)} processes have ended, {folder} is gone")
     stage.explain(f"{time.monotonic() - began:.1f} seconds. Next: descartes-fast serve --help")
@@ -92,14 +90,17 @@ async def _direct(stage: Stage, client: ZmqClient) -> list[int]:
     """Play the scenes, and show what happens while they are played."""
     updates = await client.subscribe_status_updates()
     logs = await client.stream_agent_logs()
-    async with updates, logs, asyncio.TaskGroup() as group:
-        showing = [
-            group.create_task(stage.show_output(logs)),
-            group.create_task(stage.show_status(updates)),
-        ]
-        pids = await _scenes(stage, client)
-        for task in showing:
-            task.cancel()
+    try:
+        async with updates, logs, asyncio.TaskGroup() as group:
+            showing = [
+                group.create_task(stage.show_output(logs)),
+                group.create_task(stage.show_status(updates)),
+            ]
+            pids = await _scenes(stage, client)
+            for task in showing:
+                task.cancel()
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
     return pids
 
 
@@ -142,8 +143,13 @@ async def _enter(stage: Stage, client: ZmqClient, config: AgentConfig) -> AgentI
 
 
 async def _pid(client: ZmqClient, agent: AgentInfo) -> int:
-    response = await client.control(agent, ControlCommandType.GET_STATUS)
+    response = await client.control_agent(agent, ControlCommandType.GET_STATUS)
     return int(response.data["pid"])
+
+
+def _left_behind(folder: str, pids: list[int]) -> list[str]:
+    left = [f"process {pid}" for pid in pids if _exists(pid)]
+    return left + [folder] * os.path.exists(folder)
 
 
 def _exists(pid: int) -> bool:

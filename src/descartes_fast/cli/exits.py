@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal as signals
+
 from ..errors import AgentTimeout, CommunicationError, DescartesError, UsageError
 
 OK = 0

@@ -76,7 +76,7 @@ async def _ps(arguments: Namespace) -> int:
 async def _status(arguments: Namespace) -> int:
     async with connected(arguments) as client:
         agent_id = await find(client, arguments.agent)
-        response = await client.control(agent_id, ControlCommandType.GET_STATUS)
+        response = await client.control_agent(agent_id, ControlCommandType.GET_STATUS)
     if arguments.json:
         screen.json_document(to_builtins(response))
         return exits.OK

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from .._core import LogStreamType, ZmqOutputStream, to_builtins
+from ..client import ZmqClient
 from . import exits, screen
 from .arguments import count, number
 from .session import connected, find
@@ -88,15 +92,27 @@ async def _attach(arguments: Namespace) -> int:
     show = screen.show_json if arguments.json else screen.show_output
     async with connected(arguments) as client:
         agent_id = await find(client, arguments.agent)
-        feeder = None if arguments.no_stdin else asyncio.create_task(feed_stdin(client, agent_id))
-        try:
-            await follow(client, agent_id, show, from_start=arguments.history)
-            end = await client.wait_agent(agent_id)
-        finally:
-            if feeder is not None:
-                feeder.cancel()
-                await asyncio.wait([feeder])
+        start = 0 if arguments.history else None
+        async with await client.stream_agent_logs(agent_id, from_offset=start) as messages:
+            # Only now: what the agent answers must not be missed.
+            async with _feeding(client, agent_id, not arguments.no_stdin):
+                await follow(messages, show)
+        end = await client.wait_agent(agent_id)
     return exits.of_agent(end.exit_code, end.signal)
+
+
+@asynccontextmanager
+async def _feeding(client: ZmqClient, agent_id: UUID, wanted: bool) -> AsyncIterator[None]:
+    """Pass our stdin on for the length of a block, if wanted."""
+    if not wanted:
+        yield
+        return
+    feeder = asyncio.create_task(feed_stdin(client, agent_id))
+    try:
+        yield
+    finally:
+        feeder.cancel()
+        await asyncio.wait([feeder])
 
 
 async def _query(arguments: Namespace) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from argparse import SUPPRESS, Namespace
 from dataclasses import fields
 from typing import TYPE_CHECKING
@@ -32,7 +31,7 @@ def add_commands(commands: Commands, shared: Parser) -> None:
     serve.add_argument("--config", metavar="FILE", default=SUPPRESS, help="configuration file")
     serve.add_argument("--endpoint", metavar="URL", default=SUPPRESS, help="where commands arrive")
     serve.add_argument("--pub-endpoint", metavar="URL", help="where status and logs are published")
-    serve.add_argument("--advertise-pub", metavar="URL", help="the publishing endpoint told clients")
+    serve.add_argument("--advertise-pub", metavar="URL", help="what clients are told of it")
     serve.add_argument(
         "--insecure",
         action="store_true",
@@ -52,16 +51,16 @@ async def _serve(arguments: Namespace) -> int:
 
     given = {entry.name: getattr(arguments, entry.name, None) for entry in fields(ZmqServerConfig)}
     config = ZmqServerConfig.load(config_path(arguments), **given)
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    async with ZmqAgentServer(config) as server:
+    server = ZmqAgentServer(config)
+    await server.start()
+    serving = asyncio.create_task(server.serve_forever())
+    try:
+        await asyncio.sleep(0)  # from here on a signal ends it in order
         _announce(server.endpoint, server.pub_endpoint, server.server_id, as_json=arguments.json)
-        await stopped.wait()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            # A second one ends the wait for agents that do not want to end.
-            loop.remove_signal_handler(number)
+        await serving
+    finally:
+        await server.aclose()
+        await asyncio.wait([serving])
     return exits.OK
 
 

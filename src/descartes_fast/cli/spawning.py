@@ -12,6 +12,7 @@ from uuid import uuid4
 from .._core import AgentConfig, AgentInfo, replace, to_builtins
 from ..client import ZmqClient
 from ..errors import AgentError, UsageError
+from ..spawning import spawn_all
 from . import exits, screen
 from .arguments import count, pair
 from .progress import progress
@@ -107,7 +108,8 @@ async def _see_through(client: ZmqClient, info: AgentInfo, arguments: Namespace)
         screen.line(str(info.id))
     if arguments.follow:
         show = screen.show_json if arguments.json else screen.show_output
-        await follow(client, info.id, show, from_start=True)
+        async with await client.stream_agent_logs(info.id, from_offset=0) as messages:
+            await follow(messages, show)
     if not (arguments.follow or arguments.wait):
         return exits.OK
     end = await client.wait_agent(info.id)
@@ -123,7 +125,12 @@ async def _spawn_many(
         replace(config, name=f"{config.name}-{number}") for number in range(1, arguments.count + 1)
     ]
     with progress("starting", len(configs)) as advanced:
-        answers = await client.spawn_many(configs, progress=advanced)
+        answers = await spawn_all(
+            lambda one: client.spawn_remote(one, metadata=metadata),
+            configs,
+            max_in_flight=64,
+            progress=advanced,
+        )
     agents = [answer for answer in answers if isinstance(answer, AgentInfo)]
     for info in agents:
         if arguments.json:

@@ -26,7 +26,8 @@ class Stage:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._names: dict[UUID, str] = {}
+        self._cast: dict[UUID, tuple[str, str]] = {}
+        self._held: dict[UUID, list[tuple[str, str]]] = {}
         self._rests: dict[UUID, bytes] = {}
         self._console: Console | None = None
         if not as_json and screen.is_terminal() and screen.has_rich():
@@ -35,8 +36,10 @@ class Stage:
             self._console = Console(highlight=False)
 
     def enters(self, agent_id: UUID, name: str) -> None:
-        """Make known who an id belongs to."""
-        self._names[agent_id] = name
+        """Make known who an id belongs to, and print what was held back until now."""
+        self._cast[agent_id] = name, _COLOURS[len(self._cast) % len(_COLOURS)]
+        for mark, words in self._held.pop(agent_id, []):
+            self._of_agent(agent_id, mark, words)
 
     def say(self, words: str) -> None:
         """Print a line of the demo's own."""
@@ -71,9 +74,13 @@ class Stage:
                     self._of_agent(update.agent_id, "*", f"{update.status.value}{_end(update)}")
 
     def _of_agent(self, agent_id: UUID, mark: str, words: str) -> None:
-        name = self._names.get(agent_id, str(agent_id)[:8])
-        colour = _COLOURS[list(self._names).index(agent_id) % len(_COLOURS)] if self._names else ""
-        self._print(f"  {name:<6} {mark} {screen.clean(words)}", f"{colour} bold" if mark == "*" else colour)
+        if agent_id not in self._cast:
+            # Its first updates are here before the reply that tells its id.
+            self._held.setdefault(agent_id, []).append((mark, words))
+            return
+        name, colour = self._cast[agent_id]
+        style = f"{colour} bold" if mark == "*" else colour
+        self._print(f"  {name:<6} {mark} {screen.clean(words)}", style)
 
     def _print(self, words: str, style: str) -> None:
         if self._console is None:

@@ -13,7 +13,8 @@ from uuid import UUID
 
 from .._core import ControlCommandType, LogStreamMessage, LogStreamType
 from ..client import ZmqClient
-from ..errors import InvalidState, WouldBlock
+from ..errors import InvalidState, OutputGone, WouldBlock
+from ..subscription import Subscription
 from . import screen
 
 __all__ = ["Show", "feed_stdin", "follow", "read_stream", "tail_offset"]
@@ -28,12 +29,16 @@ _READS = {
 }
 
 
-async def follow(client: ZmqClient, agent_id: UUID, show: Show, *, from_start: bool) -> None:
-    """Show both streams of an agent as they grow, to the last byte of an agent that has ended."""
-    start = 0 if from_start else None
-    async with await client.stream_agent_logs(agent_id, from_offset=start) as messages:
-        async for message in messages:
-            show(message)
+async def follow(messages: Subscription[LogStreamMessage], show: Show) -> None:
+    """Show an agent's output as it grows, to its last byte."""
+    ended = False
+    while not ended:
+        try:
+            async for message in messages:
+                show(message)
+            ended = True
+        except OutputGone as error:
+            screen.complain(f"{error.end - error.start} bytes of output are gone: {error}")
 
 
 async def read_stream(
@@ -84,7 +89,7 @@ async def tail_offset(client: ZmqClient, agent_id: UUID, stream: LogStreamType, 
 
 async def stream_length(client: ZmqClient, agent_id: UUID, stream: LogStreamType) -> int:
     """Return how many bytes an agent has written to a stream."""
-    response = await client.control(agent_id, ControlCommandType.GET_STATUS)
+    response = await client.control_agent(agent_id, ControlCommandType.GET_STATUS)
     return int(response.data[f"{stream.value}_bytes"])
 
 
@@ -94,7 +99,7 @@ async def _read(
     payload: dict[str, Any] = {"offset": offset, "max_bytes": limit, "encoding": "base64"}
     if wait:
         payload["wait_secs"] = _LONG_POLL_SECS
-    response = await client.control(agent_id, _READS[stream], payload)
+    response = await client.control_agent(agent_id, _READS[stream], payload)
     data: dict[str, Any] = response.data
     return data
 

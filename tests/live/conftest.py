@@ -1,0 +1,31 @@
+"""Fixtures of the live tests: the command line with a server of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from command_line import COMMAND, SERVER_TOML, CommandLine, clean_environment
+
+
+@pytest.fixture
+def cli() -> Iterator[CommandLine]:
+    """The command line, with a server of its own that ends with the test."""
+    with tempfile.TemporaryDirectory(prefix="dfast-") as folder:
+        config = Path(folder) / "config.toml"
+        config.write_text(SERVER_TOML.format(folder=folder))
+        server = subprocess.Popen(
+            [*COMMAND, "serve", "--config", str(config)],
+            stdout=subprocess.PIPE,
+            env=clean_environment(),
+        )
+        with server:
+            assert server.stdout is not None
+            facts = dict(server.stdout.readline().decode().split() for _ in range(3))
+            yield CommandLine(facts["endpoint"], Path(folder))
+            server.terminate()
+            assert server.wait(timeout=20) == 0

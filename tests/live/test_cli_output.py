@@ -1,0 +1,93 @@
+"""``logs``, ``attach``, ``query``: output byte for byte."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+from command_line import CommandLine
+
+
+def test_logs_print_stdout_or_stderr_as_it_was_written(cli: CommandLine) -> None:
+    agent_id = cli.spawn(r"printf 'a\000\377\r\n'; printf 'b\033[1m' >&2", "--wait")
+    assert cli("logs", agent_id).stdout == b"a\x00\xff\r\n"
+    assert cli("logs", "--stderr", agent_id).stdout == b"b\x1b[1m"
+
+
+def test_logs_take_nothing_away(cli: CommandLine) -> None:
+    agent_id = cli.ended("echo once")
+    assert cli("logs", agent_id).stdout == cli("logs", agent_id).stdout == b"once\n"
+
+
+def test_logs_follow_to_the_last_byte_of_a_megabyte(cli: CommandLine) -> None:
+    agent_id = cli.spawn("seq 1 150000; sleep 0.3; echo end")
+    done = cli("logs", "-f", agent_id)
+    assert done.stdout == b"".join(b"%d\n" % n for n in range(1, 150_001)) + b"end\n"
+    assert done.returncode == 0
+
+
+def test_logs_tail_begins_with_the_last_lines(cli: CommandLine) -> None:
+    agent_id = cli.ended("seq 1 30000")
+    lines = [b"%d\n" % n for n in range(1, 30_001)]
+    for count in (0, 1, 3, 20_000, 50_000):
+        expected = b"".join(lines[max(0, 30_000 - count) :])
+        assert cli("logs", "--tail", str(count), agent_id).stdout == expected, count
+
+
+def test_logs_tail_counts_a_last_line_without_newline(cli: CommandLine) -> None:
+    agent_id = cli.spawn(r"printf 'one\ntwo\nthree'", "--wait")
+    assert cli("logs", "--tail", "1", agent_id).stdout == b"three"
+    assert cli("logs", "--tail", "2", agent_id).stdout == b"two\nthree"
+
+
+def test_logs_json_is_log_messages(cli: CommandLine) -> None:
+    agent_id = cli.ended("printf hi")
+    message = json.loads(cli("logs", "--json", agent_id).stdout)
+    assert message["type"] == "log_stream"
+    assert bytes(message["data"]) == b"hi"
+    assert message["sequence"] == 0
+
+
+def test_attach_joins_stdin_and_output_and_exits_as_the_agent(cli: CommandLine) -> None:
+    agent_id = cli.spawn("cat; echo bye >&2; exit 5")
+    done = cli("attach", agent_id, stdin=b"\xff one\ntwo")
+    assert done.stdout == b"\xff one\ntwo"
+    assert done.stderr == b"bye\n"
+    assert done.returncode == 5
+
+
+def test_attach_passes_more_than_the_agent_takes_at_once(cli: CommandLine) -> None:
+    agent_id = cli.spawn("sleep 0.5; wc -c")
+    done = cli("attach", agent_id, stdin=b"x" * 3_000_000)
+    assert done.stdout.strip() == b"3000000"
+    assert done.returncode == 0
+
+
+def test_attach_left_by_ctrl_c_leaves_the_agent_running(cli: CommandLine) -> None:
+    agent_id = cli.spawn("echo ready; sleep 60")
+    with cli.start("attach", "--history", agent_id) as attached:
+        assert attached.stdout is not None
+        assert attached.stderr is not None
+        assert attached.stdout.readline() == b"ready\n"
+        attached.send_signal(signal.SIGINT)
+        assert attached.wait(timeout=10) == 130
+        assert attached.stderr.read() == b""
+    assert cli("ps", "-q", "--active").stdout.decode().split() == [agent_id]
+    cli("kill", agent_id)
+
+
+def test_query_finds_lines(cli: CommandLine) -> None:
+    agent_id = cli.ended("seq 1 100; echo oops >&2")
+    assert cli("query", agent_id, "--filter", "^9.$", "--limit", "2").stdout == b"90\n91\n"
+    more = cli("query", agent_id, "--filter", "^9.$", "--limit", "2")
+    assert b"--offset 2" in more.stderr
+    assert cli("query", agent_id, "--stream", "stderr").stdout == b"oops\n"
+    answer = json.loads(cli("query", agent_id, "--limit", "1", "--json").stdout)
+    assert (answer["type"], answer["lines"]) == ("output_query_response", ["1"])
+
+
+def test_query_with_a_broken_regex_is_one_line_and_exit_1(cli: CommandLine) -> None:
+    agent_id = cli.ended("echo x")
+    done = cli("query", agent_id, "--filter", "(")
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
