@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
-__all__ = ["Commands", "count", "number", "pair", "seconds"]
+__all__ = ["count", "number", "pair", "seconds"]
 
 if TYPE_CHECKING:
     from .parser import Parser

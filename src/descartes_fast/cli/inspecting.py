@@ -104,6 +104,6 @@ async def _health(arguments: Namespace) -> int:
             "protocol": health.protocol_version,
             "uptime": "-" if health.uptime_secs is None else f"{health.uptime_secs}s",
             "active_agents": _shown(health.active_agents),
-        } | (health.metadata or {})
+        } | dict(health.metadata or {})
         screen.table(("", ""), list(facts.items()))
     return exits.OK if health.healthy else exits.FAILED

@@ -93,10 +93,12 @@ async def _attach(arguments: Namespace) -> int:
     async with connected(arguments) as client:
         agent_id = await find(client, arguments.agent)
         start = 0 if arguments.history else None
-        async with await client.stream_agent_logs(agent_id, from_offset=start) as messages:
-            # Only now: what the agent answers must not be missed.
-            async with _feeding(client, agent_id, not arguments.no_stdin):
-                await follow(messages, show)
+        async with (
+            # First the output: what the agent answers must not be missed.
+            await client.stream_agent_logs(agent_id, from_offset=start) as messages,
+            _feeding(client, agent_id, not arguments.no_stdin),
+        ):
+            await follow(messages, show)
         end = await client.wait_agent(agent_id)
     return exits.of_agent(end.exit_code, end.signal)
 
