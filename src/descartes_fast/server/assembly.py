@@ -79,6 +79,7 @@ async def assemble(
         endpoint=bound.endpoint,
         pub_endpoint=config.advertise_pub or bound.pub_endpoint,
         max_agents=config.max_agents,
+        publishes_status=config.enable_status_updates,
     )
 
     files = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="descartes-fast-files")

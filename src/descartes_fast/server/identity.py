@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 __all__ = ["ServerIdentity"]
 
-FEATURES = "idempotent,offsets,snapshot"
+FEATURES = "idempotent,offsets"
+STATUS_FEATURES = FEATURES + ",snapshot"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,7 @@ class ServerIdentity:
     endpoint: str
     pub_endpoint: str
     max_agents: int
+    publishes_status: bool
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _started: float = field(default_factory=time.monotonic)
 
@@ -35,7 +37,7 @@ class ServerIdentity:
             "pub_endpoint": self.pub_endpoint,
             "max_agents": str(self.max_agents),
             "version": _VERSION,
-            "features": FEATURES,
+            "features": STATUS_FEATURES if self.publishes_status else FEATURES,
         }
 
 

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from .._core import AgentStatus, ControlCommandType, LogStreamType, PauseMode
+from .._core import AgentStatus, ControlCommandType, LogStreamType, PauseMode, to_builtins
 from ..errors import InvalidState, Unsupported
 from .actions import Actions
 from .agent import Agent
@@ -108,7 +108,10 @@ class Operations:
         return self._commands[command](agent, payload, request_id)
 
     def _get_status(self, agent: Agent, payload: Any, request_id: str) -> Answer:
-        return agent.status_data()
+        data = agent.status_data()
+        if isinstance(payload, dict) and payload.get("info") is True:
+            data["info"] = to_builtins(agent.info())
+        return data
 
     def _stream_logs(self, agent: Agent, payload: Any, request_id: str) -> Answer:
         return {"pub_endpoint": self._pub_endpoint, "topic": str(agent.id), "enabled": True}
