@@ -6,6 +6,7 @@ Asynchronous tests need no mark; each runs under uvloop and under asyncio's debu
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -84,10 +85,20 @@ def leak_watch(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 async def task_watch() -> AsyncIterator[None]:
     """Fail a test that leaves an asyncio task running."""
+    await _open_a_stream()
     before = asyncio.all_tasks()
     yield
     if left := await wait_until_no_task_but(before):
         pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+async def _open_a_stream() -> None:
+    """Let libuv open /dev/null, which it does with a loop's first stream and keeps (EMFILE)."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        _, writer = await asyncio.open_connection(sock=ours)
+        writer.close()
+        await writer.wait_closed()
 
 
 @pytest.fixture
