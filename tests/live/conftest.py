@@ -25,7 +25,9 @@ def cli() -> Iterator[CommandLine]:
         )
         with server:
             assert server.stdout is not None
-            facts = dict(server.stdout.readline().decode().split() for _ in range(3))
+            lines = [server.stdout.readline().decode() for _ in range(3)]
+            assert all(lines), "the server has not started; its words are on stderr"
+            facts = dict(line.split() for line in lines)
             yield CommandLine(facts["endpoint"], Path(folder))
             server.terminate()
             assert server.wait(timeout=20) == 0

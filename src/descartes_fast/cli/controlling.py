@@ -8,7 +8,7 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from .._core import ControlCommandType, to_builtins
+from .._core import BatchAgentResult, ControlCommandType, to_builtins
 from ..errors import from_wire
 from . import exits, screen
 from .arguments import seconds
@@ -107,8 +107,14 @@ async def _control(
         if not result.success:
             screen.complain(f"{result.agent_id}: {exits.words_of(from_wire(result.error))}")
         elif not arguments.json:
-            screen.line(screen.short(result.agent_id), result.status.value if result.status else "")
+            screen.line(screen.short(result.agent_id), *_new_status(command, result))
     return exits.OK if answer.success else exits.FAILED
+
+
+def _new_status(command: ControlCommandType, result: BatchAgentResult) -> list[str]:
+    """Return the status that a command has brought about; the end comes later than the reply."""
+    brings = (ControlCommandType.PAUSE, ControlCommandType.RESUME)
+    return [result.status.value] if command in brings and result.status else []
 
 
 async def _write(arguments: Namespace) -> int:

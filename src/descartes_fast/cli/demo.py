@@ -76,7 +76,7 @@ async def _perform(stage: Stage, folder: Path) -> list[int]:
         state_dir=str(folder / "state"),
         backends=_BACKENDS,
     )
-    stage.say("A server starts")
+    stage.say("A server starts                     $ descartes-fast serve")
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(ZmqAgentServer(config))
         stage.explain(f"commands at {server.endpoint}, status and logs at {server.pub_endpoint}")
@@ -105,30 +105,31 @@ async def _direct(stage: Stage, client: ZmqClient) -> list[int]:
 
 
 async def _scenes(stage: Stage, client: ZmqClient) -> list[int]:
-    stage.say("Three agents start: processes of their own, here three small programs")
+    stage.say("Three agents start                  $ descartes-fast spawn --backend NAME TASK")
+    stage.explain("each a process of its own: Claude Code, any command, here small programs")
     ada, grace, linus = [await _enter(stage, client, config) for config in _CAST]
     pids = [await _pid(client, agent) for agent in (ada, grace, linus)]
     await asyncio.sleep(1.2)
 
-    stage.say("ada is paused: frozen where it is, the others go on")
+    stage.say("ada is frozen, the others go on     $ descartes-fast pause ID")
     await client.pause_agent(ada)
     await client.wait_agent(linus)
     await asyncio.sleep(0.5)
 
-    stage.say("ada goes on where it was")
+    stage.say("ada goes on where it was            $ descartes-fast resume ID")
     await client.resume_agent(ada)
     await asyncio.sleep(0.7)
 
-    stage.say("We write to the stdin of grace")
+    stage.say("We write to the stdin of grace      $ descartes-fast write ID TEXT")
     await client.write_agent_stdin(grace, b"hello from the demo\n")
     await asyncio.sleep(0.7)
 
-    stage.say("grace is stopped, ada comes to its end")
+    stage.say("grace is stopped, ada finishes      $ descartes-fast stop ID")
     await client.stop_agent(grace)
     await asyncio.gather(client.wait_agent(grace), client.wait_agent(ada))
     await asyncio.sleep(0.1)
 
-    stage.say("How they ended")
+    stage.say("How they ended                      $ descartes-fast ps")
     for agent in (ada, grace, linus):
         end = await client.wait_agent(agent)
         words = exits.outcome(end.exit_code, end.signal)

@@ -76,12 +76,17 @@ async def _ps(arguments: Namespace) -> int:
 async def _status(arguments: Namespace) -> int:
     async with connected(arguments) as client:
         agent_id = await find(client, arguments.agent)
-        response = await client.control_agent(agent_id, ControlCommandType.GET_STATUS)
+        response = await client.control_agent(
+            agent_id, ControlCommandType.GET_STATUS, {"info": True}
+        )
     if arguments.json:
         screen.json_document(to_builtins(response))
         return exits.OK
-    facts = {"id": str(agent_id)} | (response.data if isinstance(response.data, dict) else {})
-    screen.table(("", ""), [(name, _shown(value)) for name, value in facts.items()])
+    data = dict(response.data) if isinstance(response.data, dict) else {}
+    info = data.pop("info", None) or {}
+    known = {name: info[name] for name in ("name", "model_backend", "task") if name in info}
+    facts = {"id": str(agent_id)} | known | data
+    screen.facts({name: _shown(value) for name, value in facts.items()})
     return exits.OK
 
 
@@ -105,5 +110,5 @@ async def _health(arguments: Namespace) -> int:
             "uptime": "-" if health.uptime_secs is None else f"{health.uptime_secs}s",
             "active_agents": _shown(health.active_agents),
         } | dict(health.metadata or {})
-        screen.table(("", ""), list(facts.items()))
+        screen.facts(facts)
     return exits.OK if health.healthy else exits.FAILED

@@ -12,7 +12,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -25,6 +25,7 @@ __all__ = [
     "clean",
     "complain",
     "end_form",
+    "facts",
     "has_rich",
     "is_terminal",
     "json_document",
@@ -67,6 +68,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     else:
         for row in rows:
             line(*row)
+
+
+def facts(pairs: Mapping[str, str]) -> None:
+    """Print names and values, a line each: in two columns on a terminal, else with tabs."""
+    if is_terminal():
+        width = max(map(len, pairs), default=0)
+        for name, value in pairs.items():
+            print(f"{clean(name):<{width}}  {clean(value)}")
+    else:
+        for name, value in pairs.items():
+            line(name, value)
 
 
 def end_form(end: AgentExit) -> dict[str, Any]:
