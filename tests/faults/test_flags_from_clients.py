@@ -36,8 +36,9 @@ async def said_by_agent(start_server: StartServer, **fields: Any) -> tuple[Any, 
         agent = await client.spawn_remote(AgentConfig(**{"name": "w"} | fields))
         ended = await client.wait_agent(agent, timeout_secs=20)
         assert ended.exit_code == 0
-        output = await client.read_agent_stdout(agent)
-    assert output is not None
+        output = b""
+        while more := await client.read_agent_stdout(agent):
+            output += more
     arguments, environment, stdin = json.loads(output)
     return arguments, environment, stdin
 

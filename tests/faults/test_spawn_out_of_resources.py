@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import re
 import resource
 import shutil
 import subprocess
@@ -18,6 +18,7 @@ import pytest
 from descartes_fast import (
     AgentConfig,
     AgentStatus,
+    AgentTimeout,
     BackendConfig,
     ServerBusy,
     SpawnFailed,
@@ -149,21 +150,15 @@ async def test_agent_without_room_for_its_program_has_failed(start_server: Start
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one MiB."""
+    """A file system of one MiB and few files."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(folder)]
+    options = "size=1m,nr_inodes=64,mode=700"
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("mounting a small file system takes rights that are not here")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill_up(filler: Path) -> None:
-    """Write to a file until its disk is full."""
-    with suppress(OSError), filler.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
 
 
 async def test_disk_below_its_reserve_takes_no_spawns(
@@ -180,18 +175,42 @@ async def test_disk_below_its_reserve_takes_no_spawns(
         assert await client.list_remote_agents() == []
 
 
-async def test_disk_that_is_full_fails_the_spawn(
+async def test_disk_without_room_for_a_file_fails_the_spawn(
+    start_server: StartServer, small_disk: Path
+) -> None:
+    server = await start_server(state_dir=str(small_disk / "state"), disk_reserve_bytes=0)
+    fillers = small_disk / "fillers"
+    fillers.mkdir()
+    with suppress(OSError):
+        for number in itertools.count():
+            (fillers / str(number)).touch()
+    async with connect(server.endpoint) as client:
+        with pytest.raises(SpawnFailed, match="the disk is full"):
+            await client.spawn_remote(AgentConfig(model_backend="sh", task="true"))
+        assert await client.list_remote_agents() == []
+        shutil.rmtree(fillers)
+        await assert_unharmed(client)
+
+
+async def test_disk_that_is_full_holds_an_agent_up_and_loses_nothing(
     start_server: StartServer, small_disk: Path
 ) -> None:
     server = await start_server(state_dir=str(small_disk / "state"), disk_reserve_bytes=0)
     filler = small_disk / "filler"
-    fill_up(filler)
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
     async with connect(server.endpoint) as client:
-        with pytest.raises((SpawnFailed, ServerBusy), match=re.compile("disk|space", re.I)):
-            await client.spawn_remote(AgentConfig(model_backend="sh", task="echo hi"))
-        assert await client.list_remote_agents() == []
+        config = AgentConfig(model_backend="sh", task="echo out; echo err >&2; exit 3")
+        agent = await client.spawn_remote(config)
+        with pytest.raises(AgentTimeout):
+            await client.wait_agent(agent, timeout_secs=0.5)
+        assert (await client.health_check()).active_agents == 1
         filler.unlink()
-        await assert_unharmed(client)
+        ended = await client.wait_agent(agent, timeout_secs=10)
+        assert (ended.status, ended.exit_code) == (AgentStatus.FAILED, 3)
+        assert await client.read_agent_stdout(agent) == b"out\n"
+        assert await client.read_agent_stderr(agent) == b"err\n"
 
 
 # A server that runs as a user of its own, where the limit of processes counts: it does not

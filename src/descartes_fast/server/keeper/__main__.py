@@ -16,12 +16,23 @@ if not __package__:
     __package__ = "keeper"
 
 import argparse
+import contextlib
+import io
 import resource
 import signal
 
 from .connection import listen
 from .keeper import Keeper
 from .system import become_subreaper
+
+
+class _Log(io.TextIOBase):
+    """The keeper's log, its stderr: on a full disk a word is lost, not the keeper."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode(errors="backslashreplace"))
+        return len(text)
 
 
 def main() -> int:
@@ -33,6 +44,7 @@ def main() -> int:
     parser.add_argument("--on-disconnect", choices=["end"], default="end")
     arguments = parser.parse_args()
     os.umask(0o077)
+    sys.stderr = _Log()
     signals_fd = _take_signals()
     become_subreaper()
     agent_nofile = _raise_nofile()
