@@ -41,7 +41,7 @@ from ._core import (
     to_builtins,
     validate_message_size,
 )
-from .client import AgentExit, ZmqAgentRunner, ZmqClient, connect
+from .client import ZmqClient, connect
 from .config import BackendConfig, ZmqRunnerConfig, ZmqServerConfig
 from .errors import (
     AccessDenied,
@@ -64,6 +64,7 @@ from .errors import (
     UsageError,
     WouldBlock,
 )
+from .runner import AgentExit, AgentId, ZmqAgentRunner
 from .subscription import Subscription
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "AgentConfig",
     "AgentError",
     "AgentExit",
+    "AgentId",
     "AgentInfo",
     "AgentStatus",
     "AgentTimeout",
