@@ -7,11 +7,11 @@ or time is a coroutine.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from .._core import AgentStatus, ControlCommandType, LogStreamType, PauseMode, to_builtins
-from ..errors import InvalidState, Unsupported
+from ..errors import InvalidState, NotFound, Unsupported
 from .actions import Actions
 from .agent import Agent
 from .keeper_link import KeeperLink
@@ -187,21 +187,26 @@ class Operations:
 
     async def stop(self, agent: Agent, grace: float) -> None:
         """Ask an agent to end, and see to it after ``grace`` seconds."""
-        agent.stop_asked = True
-        await agent.wait_until_started()
-        if agent.has_ended:
-            return
-        await self._keeper.stop(agent.id, grace)
+        await self._end(agent, lambda: self._keeper.stop(agent.id, grace))
         # Stopping wakes the paused: an agent that handles SIGTERM runs now.
         if agent.status is AgentStatus.PAUSED:
             agent.resumed()
 
     async def _kill(self, agent: Agent, payload: Any, request_id: str) -> Answer:
-        agent.stop_asked = True
-        await agent.wait_until_started()
-        if not agent.has_ended:
-            await self._keeper.kill(agent.id)
+        await self._end(agent, lambda: self._keeper.kill(agent.id))
         return {}
+
+    async def _end(self, agent: Agent, ask_keeper: Callable[[], Awaitable[None]]) -> None:
+        """Have the keeper end an agent; if it has ended meanwhile that was its own doing."""
+        asked_before = agent.stop_asked
+        agent.stop_asked = True  # at once: the end can overtake the keeper's answer
+        await agent.wait_until_started()
+        if agent.has_ended:
+            return
+        try:
+            await ask_keeper()
+        except (InvalidState, NotFound):
+            agent.stop_asked = asked_before
 
     async def _write_stdin(self, agent: Agent, payload: Any, request_id: str) -> Answer:
         asked = WritePayload.of(payload)

@@ -26,7 +26,6 @@ Encoding = Literal["bytes", "base64", "text"]
 MAX_ARRAY_BYTES = 64 * 1024  # one element a byte: bounded more tightly than a string
 MAX_READ_BYTES = 1024 * 1024
 DEFAULT_READ_BYTES = 64 * 1024
-_LONGEST_CHARACTER_BYTES = 4
 MAX_GRACE_SECS = 3600.0
 MAX_QUERY_LINES = 10_000
 DEFAULT_QUERY_LINES = 100
@@ -49,8 +48,6 @@ class ReadPayload:
         encoding = _encoding(entries)
         most = MAX_ARRAY_BYTES if encoding == "bytes" else MAX_READ_BYTES
         wanted = _whole(entries, "max_bytes", 1) or DEFAULT_READ_BYTES
-        if encoding == "text":
-            wanted = max(wanted, _LONGEST_CHARACTER_BYTES)
         return cls(
             offset=_whole(entries, "offset", 0),
             max_bytes=min(wanted, most),

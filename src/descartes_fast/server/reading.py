@@ -13,6 +13,8 @@ from .payloads import ReadPayload
 
 __all__ = ["read_now", "read_when_there"]
 
+_LONGEST_CHARACTER = 4
+
 
 def read_now(agent: Agent, stream: LogStreamType, asked: ReadPayload) -> dict[str, Any]:
     """Return what is there, at once; ``data`` is ``None`` if that is nothing.
@@ -23,9 +25,13 @@ def read_now(agent: Agent, stream: LogStreamType, asked: ReadPayload) -> dict[st
     output = agent.output(stream)
     offset = agent.cursors[stream] if asked.offset is None else asked.offset
     offset, data = _read(output, offset, asked.max_bytes)
-    if asked.encoding == "text":
+    if asked.encoding == "text" and (cut := _cut_character(data)):
         # Part of a character waits for the rest of it, unless there will be none.
-        data = data[: _whole_characters(data)] or (data if agent.has_ended else b"")
+        if len(data) == cut and offset + cut < output.end:
+            offset, data = _read(output, offset, _LONGEST_CHARACTER)
+            cut = _cut_character(data)
+        if len(data) > cut or not agent.has_ended:
+            data = data[: len(data) - cut]
     following = offset + len(data)
     if asked.offset is None:
         agent.cursors[stream] = following
@@ -68,17 +74,15 @@ def _read(output: Any, offset: int, max_bytes: int) -> tuple[int, bytes]:
             offset = gone.end
 
 
-def _whole_characters(data: bytes) -> int:
-    """Return how many bytes of ``data`` are left without a UTF-8 character cut at its end."""
-    for back in range(1, min(3, len(data)) + 1):
+def _cut_character(data: bytes) -> int:
+    """Return how many bytes at the end of ``data`` are a UTF-8 character that goes on after it."""
+    for back in range(1, min(_LONGEST_CHARACTER, len(data) + 1)):
         byte = data[-back]
         if byte & 0xC0 == 0x80:
             continue
         length = 2 if byte & 0xE0 == 0xC0 else 3 if byte & 0xF0 == 0xE0 else 4
-        if 0xC2 <= byte <= 0xF4 and length > back:
-            return len(data) - back
-        break
-    return len(data)
+        return back if 0xC2 <= byte <= 0xF4 and length > back else 0
+    return 0
 
 
 def _encoded(data: bytes, encoding: str) -> str | list[int]:
