@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import resource
@@ -192,14 +193,20 @@ async def test_disk_without_room_for_a_file_fails_the_spawn(
         await assert_unharmed(client)
 
 
+def fill(disk: Path) -> Path:
+    """Leave no byte free on a disk; return the file to remove."""
+    filler = disk / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return filler
+
+
 async def test_disk_that_is_full_holds_an_agent_up_and_loses_nothing(
     start_server: StartServer, small_disk: Path
 ) -> None:
     server = await start_server(state_dir=str(small_disk / "state"), disk_reserve_bytes=0)
-    filler = small_disk / "filler"
-    with suppress(OSError), filler.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
+    filler = fill(small_disk)
     async with connect(server.endpoint) as client:
         config = AgentConfig(model_backend="sh", task="echo out; echo err >&2; exit 3")
         agent = await client.spawn_remote(config)
@@ -211,6 +218,26 @@ async def test_disk_that_is_full_holds_an_agent_up_and_loses_nothing(
         assert (ended.status, ended.exit_code) == (AgentStatus.FAILED, 3)
         assert await client.read_agent_stdout(agent) == b"out\n"
         assert await client.read_agent_stderr(agent) == b"err\n"
+
+
+@pytest.mark.parametrize("task", ["echo out", "echo out; sleep 60"], ids=["ended", "running"])
+async def test_disk_that_is_full_holds_up_no_kill_and_no_shutdown(
+    start_server: StartServer, small_disk: Path, task: str
+) -> None:
+    server = await start_server(state_dir=str(small_disk / "state"), disk_reserve_bytes=0)
+    fill(small_disk)
+    async with connect(server.endpoint) as client:
+        killed, left = [
+            await client.spawn_remote(AgentConfig(model_backend="sh", task=task)) for _ in range(2)
+        ]
+        with pytest.raises(AgentTimeout):
+            await client.wait_agent(killed, timeout_secs=0.5)
+        await client.kill_agent(killed)
+        ended = await client.wait_agent(killed, timeout_secs=5)
+        assert ended.status == AgentStatus.TERMINATED
+        assert await client.get_agent_status(left) == AgentStatus.RUNNING
+    async with asyncio.timeout(5):
+        await server.aclose()
 
 
 # A server that runs as a user of its own, where the limit of processes counts: it does not

@@ -30,6 +30,7 @@ class Pump:
         self._loop = loop
         self._streams: dict[OutputPipe, _Stream] = {}
         self._full: set[OutputPipe] = set()
+        self._given_up: set[OutputPipe] = set()
 
     @property
     def waiting(self) -> int:
@@ -52,12 +53,18 @@ class Pump:
         pipe.finishing = True
         self._step(self._streams[pipe])
 
+    def give_up(self, pipe: OutputPipe) -> None:
+        """Let a disk that takes no more hold up the end of ``pipe`` no longer."""
+        if pipe in self._streams:
+            self._given_up.add(pipe)
+
     def remove(self, pipe: OutputPipe) -> None:
         """Move nothing more of ``pipe``, and close it."""
         stream = self._streams.pop(pipe, None)
         if stream is not None:
             self._unwatch(stream)
         self._full.discard(pipe)
+        self._given_up.discard(pipe)
         pipe.close()
 
     def make_room(self) -> None:
@@ -88,6 +95,8 @@ class Pump:
         elif outcome is Outcome.FULL:
             self._unwatch(stream)
             self._full.add(pipe)
+        elif pipe.finishing and pipe in self._given_up:
+            self._finished(stream)
         else:
             self._unwatch(stream)
             self._loop.call_later(_RETRY_SECS, stream.step)
