@@ -1,8 +1,6 @@
 """Python objects from bytes that were checked before: strings, numbers, ids, times, values."""
 
 from cpython.datetime cimport datetime_new, import_datetime
-from cpython.dict cimport PyDict_New, PyDict_SetItem
-from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from libc.math cimport isfinite
@@ -12,10 +10,10 @@ from libc.string cimport memcpy
 import uuid
 from datetime import timezone
 
-from .layout cimport Time, owned
+from .layout cimport Py_DecRef, Py_IncRef, Py_XDecRef, Time, owned
 from .scan cimport is_ascii
 from .wire cimport (
-    Cursor, load_be32, load_be64, take_array, take_int, take_map, take_str, take_text,
+    Cursor, load_be32, load_be64, load_ends, take_array, take_int, take_map, take_str, take_text,
 )
 
 import_datetime()
@@ -29,13 +27,28 @@ cdef extern from *:
     #else
     #define descartes_fast_int128(p) _PyLong_FromByteArray((p), 16, 0, 0)
     #endif
+    #ifdef Py_GIL_DISABLED
+    #define DESCARTES_FAST_HAVE_GIL 0
+    #else
+    #define DESCARTES_FAST_HAVE_GIL 1
+    #endif
     """
     object int128 "descartes_fast_int128"(const uint8_t* data)
+    bint HAVE_GIL "DESCARTES_FAST_HAVE_GIL"
+    PyObject* new_dict "__Pyx_PyDict_NewPresized"(Py_ssize_t count) noexcept
 
 cdef extern from "Python.h":
     PyObject* PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar) noexcept
     void* PyUnicode_DATA(PyObject* text) noexcept
     PyObject* PyUnicode_DecodeUTF8(const char* data, Py_ssize_t size, const char* errors) noexcept
+    bint PyUnicode_IS_ASCII(PyObject* text) noexcept
+    PyObject* PyFloat_FromDouble(double value) noexcept
+    PyObject* PyList_New(Py_ssize_t size) noexcept
+    void PyList_SET_ITEM(PyObject* items, Py_ssize_t index, PyObject* item) noexcept
+    int PyDict_SetItem(PyObject* entries, PyObject* key, PyObject* value) noexcept
+    PyObject* Py_None
+    PyObject* Py_True
+    PyObject* Py_False
     PyObject* PyLong_FromUnsignedLongLong(unsigned long long value) noexcept
     PyObject* PyLong_FromLongLong(long long value) noexcept
     ctypedef struct PyMemberDef:
@@ -53,6 +66,25 @@ cdef object UUID_SAFETY = uuid.SafeUUID.unknown
 # of its constructor. Where a Python version lays it out otherwise, the constructor is called.
 cdef Py_ssize_t UUID_INT = _slot_offset("int")
 cdef Py_ssize_t UUID_SAFE = _slot_offset("is_safe")
+
+cdef enum:
+    KEPT_KEYS = 512     # 2^9: nine bits of a hash choose the place
+
+    KEPT_IDS = 1024     # 2^10, likewise
+
+cdef struct KeptId:
+    uint64_t head
+    uint64_t tail
+    PyObject* uuid
+
+cdef struct KeptKey:
+    uint64_t head
+    uint64_t tail
+    size_t size         # 0: nothing kept here
+    PyObject* text
+
+cdef KeptKey _kept_keys[KEPT_KEYS]
+cdef KeptId _kept_ids[KEPT_IDS]
 
 cdef uint64_t LAST_SECOND = 253402300799  # 9999-12-31T23:59:59Z, the last that datetime knows
 
@@ -84,7 +116,33 @@ cdef PyObject* build_i64(int64_t value) noexcept:
 
 
 cdef object build_uuid(const uint8_t* data):
-    """Return the ``uuid.UUID`` of 16 bytes."""
+    """Return the ``uuid.UUID`` of 16 bytes.
+
+    The ids of the same agents come again and again, so the last ones made are kept. Beside the
+    time to make one, a reader's dict then finds it by identity, where ``UUID.__eq__`` would be a
+    call into Python. Guarded by the GIL alone, so without one nothing is kept.
+    """
+    cdef uint64_t head, tail
+    cdef KeptId* kept
+    cdef PyObject* old
+    if not HAVE_GIL:
+        return make_uuid(data)
+    memcpy(&head, data, 8)
+    memcpy(&tail, data + 8, 8)
+    kept = &_kept_ids[((head ^ tail << 1) * <uint64_t>0x9E3779B97F4A7C15) >> 54]
+    if kept.uuid != NULL and kept.head == head and kept.tail == tail:
+        return <object>kept.uuid
+    made = make_uuid(data)
+    # The old object goes last: its end may run code that comes back here.
+    old = kept.uuid
+    kept.head = head
+    kept.tail = tail
+    kept.uuid = new_reference(<PyObject*>made)
+    Py_XDecRef(old)
+    return made
+
+
+cdef object make_uuid(const uint8_t* data):
     cdef object number = int128(data)
     cdef object made
     if not UUID_INT or not UUID_SAFE:
@@ -148,58 +206,133 @@ cdef object build_time_ns(const Time* time):
 
 
 cdef object build_value(Cursor* cur):
-    """Return the JSON value at the cursor, which has passed the check, and move past it.
+    """Return the JSON value at the cursor, which has passed the check, and move past it."""
+    return owned(build_any(cur))
+
+
+cdef PyObject* build_any(Cursor* cur) noexcept:
+    """Return the JSON value at the cursor as a new reference; NULL when memory is out.
 
     Recurses; the check has bounded the depth. What JSON cannot say, NaN and the infinities,
-    becomes None, as ``serde_json`` has it; of a key given twice the last value stays.
+    becomes None, as ``serde_json`` has it.
     """
     cdef uint8_t first = cur.pos[0]
     cdef const uint8_t* data = NULL
     cdef size_t size = 0
-    cdef uint32_t count = 0
-    cdef uint32_t i
-    cdef uint32_t narrow
     cdef uint64_t bits = 0
     cdef bint negative = False
-    cdef float single
-    cdef double number
-    cdef list items
-    cdef dict entries
-    if first == 0xC0:
-        cur.pos += 1
-        return None
-    if first & 0xFE == 0xC2:
-        cur.pos += 1
-        return first == 0xC3
     if first & 0xE0 == 0xA0 or 0xD9 <= first <= 0xDB:
         take_str(cur, &data, &size)
-        return owned(build_str(data, size))
+        return build_str(data, size)
+    if first < 0x80:
+        cur.pos += 1
+        return build_i64(first)
+    if first == 0xC0 or first & 0xFE == 0xC2:
+        cur.pos += 1
+        return new_reference(Py_None if first == 0xC0 else Py_True if first & 1 else Py_False)
     if first & 0xF0 == 0x90 or first == 0xDC or first == 0xDD:
-        take_array(cur, &count)
-        items = PyList_New(count)
-        for i in range(count):
-            item = build_value(cur)
-            Py_INCREF(item)
-            PyList_SET_ITEM(items, i, item)
-        return items
-    if first & 0xF0 == 0x80 or first >= 0xDE and first < 0xE0:
-        take_map(cur, &count)
-        entries = PyDict_New()
-        for i in range(count):
+        return build_array(cur)
+    if first & 0xF0 == 0x80 or first == 0xDE or first == 0xDF:
+        return build_map(cur, True)
+    if first == 0xCA or first == 0xCB:
+        return build_float(cur)
+    take_int(cur, &negative, &bits)
+    return build_i64(<int64_t>bits) if negative else build_u64(bits)
+
+
+cdef PyObject* build_array(Cursor* cur) noexcept:
+    cdef uint32_t count = 0
+    cdef uint32_t i
+    cdef PyObject* item
+    cdef PyObject* items
+    take_array(cur, &count)
+    items = PyList_New(count)
+    if items == NULL:
+        return NULL
+    for i in range(count):
+        item = build_any(cur)
+        if item == NULL:
+            Py_DecRef(items)
+            return NULL
+        PyList_SET_ITEM(items, i, item)
+    return items
+
+
+cdef PyObject* build_map(Cursor* cur, bint values) noexcept:
+    """Return the dict at the cursor, of JSON values or of strings. The last of equal keys stays."""
+    cdef const uint8_t* data = NULL
+    cdef size_t size = 0
+    cdef uint32_t count = 0
+    cdef uint32_t i
+    cdef int failed
+    cdef PyObject* key
+    cdef PyObject* value
+    cdef PyObject* entries
+    take_map(cur, &count)
+    entries = new_dict(count)
+    if entries == NULL:
+        return NULL
+    for i in range(count):
+        take_text(cur, &data, &size)
+        key = build_key(data, size)
+        if key != NULL and values:
+            value = build_any(cur)
+        elif key != NULL:
             take_text(cur, &data, &size)
-            key = owned(build_str(data, size))
-            PyDict_SetItem(entries, key, build_value(cur))
-        return entries
-    if first == 0xCA:
+            value = build_str(data, size)
+        else:
+            value = NULL
+        failed = key == NULL or value == NULL or PyDict_SetItem(entries, key, value)
+        Py_XDecRef(key)
+        Py_XDecRef(value)
+        if failed:
+            Py_DecRef(entries)
+            return NULL
+    return entries
+
+
+cdef PyObject* build_float(Cursor* cur) noexcept:
+    cdef uint32_t narrow
+    cdef uint64_t wide
+    cdef float single
+    cdef double number
+    if cur.pos[0] == 0xCA:
         narrow = load_be32(cur.pos + 1)
         memcpy(&single, &narrow, 4)
+        number = single
         cur.pos += 5
-        return <double>single if isfinite(single) else None
-    if first == 0xCB:
-        bits = load_be64(cur.pos + 1)
-        memcpy(&number, &bits, 8)
+    else:
+        wide = load_be64(cur.pos + 1)
+        memcpy(&number, &wide, 8)
         cur.pos += 9
-        return number if isfinite(number) else None
-    take_int(cur, &negative, &bits)
-    return owned(build_i64(<int64_t>bits) if negative else build_u64(bits))
+    return PyFloat_FromDouble(number) if isfinite(number) else new_reference(Py_None)
 
+
+cdef inline PyObject* new_reference(PyObject* value) noexcept:
+    Py_IncRef(value)
+    return value
+
+
+cdef PyObject* build_key(const uint8_t* data, size_t size) noexcept:
+    """Return a key of a map. The same few keys come again and again, so short ones are kept.
+
+    A kept key also has its hash. The cache is a plain array that a later key overwrites; it is
+    guarded by the GIL alone, so without one there is none.
+    """
+    cdef uint64_t head, tail
+    cdef KeptKey* kept
+    cdef PyObject* made
+    if not HAVE_GIL or size == 0 or size > 16:
+        return build_str(data, size)
+    load_ends(data, size, &head, &tail)
+    kept = &_kept_keys[((head ^ tail << 1 ^ size) * <uint64_t>0x9E3779B97F4A7C15) >> 55]
+    if kept.size == size and kept.head == head and kept.tail == tail:
+        return new_reference(kept.text)
+    made = build_str(data, size)
+    if made != NULL and PyUnicode_IS_ASCII(made):
+        Py_XDecRef(kept.text)
+        kept.text = new_reference(made)
+        kept.head = head
+        kept.tail = tail
+        kept.size = size
+    return made

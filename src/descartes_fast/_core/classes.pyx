@@ -20,7 +20,7 @@ from .layout cimport (
     Py_XDecRef, PyObject_Free, Record, Slice, is_slice, load_slot, owned, publish_slot, record_of,
     slice_of, time_of, uuid_of,
 )
-from .table cimport MAX_RECORDS, find_type, record_count, records
+from .table cimport MAX_RECORDS, find_type, records, set_type
 
 from . import schema
 
@@ -74,7 +74,8 @@ cdef list _kept = []    # C strings and tables that the types point into
 
 cdef Message* as_message(object value) noexcept:
     """Return the message in an object, or NULL if it is none."""
-    if find_type(Py_TYPE(<PyObject*>value)) == NULL:
+    # The classes are final, and no other class has this function.
+    if Py_TYPE(<PyObject*>value).tp_dealloc != message_dealloc:
         return NULL
     return <Message*><PyObject*>value
 
@@ -292,7 +293,7 @@ cdef object _make_type(Record* record, object declared):
     made = PyType_FromSpec(&spec)
     made.__match_args__ = tuple(entry.name for entry in declared.fields)
     Py_IncRef(<PyObject*>made)
-    record.type = <PyTypeObject*><PyObject*>made
+    set_type(record, <PyTypeObject*><PyObject*>made)
     return made
 
 

@@ -6,7 +6,6 @@ the message came in alive.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
-from cpython.dict cimport PyDict_New, PyDict_SetItem
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
@@ -15,7 +14,7 @@ from libc.string cimport memcmp, memcpy
 
 from ..errors import MessageTooLarge, ProtocolError
 
-from .build cimport build_i64, build_str, build_u64, build_uuid, build_value
+from .build cimport build_i64, build_map, build_str, build_u64, build_uuid, build_value
 from .layout cimport (
     ABSENT, BOOLEAN, CANONICAL, I64, NESTED, NESTED_LIST, NO_TIME, OCTETS, TEXT, TEXT_LIST,
     TEXT_MAP, TIME, U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Py_DecRef,
@@ -290,12 +289,6 @@ cdef int decode_field(
         message.words[field.raw] = <uint8_t>word
         slot[0] = field.words.words[word].member
         Py_IncRef(slot[0])
-    elif is_slice(field):
-        code = check_field(cur, field)
-        if code:
-            return code
-        keep_slice(slice_of(message, field), owner, at, cur.pos)
-        return OK
     elif field.kind == BOOLEAN:
         code = take_bool(cur, &flag)
         if code:
@@ -313,11 +306,17 @@ cdef int decode_field(
         return decode_record(cur, owner, field.record, slot)
     elif field.kind == OCTETS:
         return decode_octets(cur, slot)
-    else:
+    elif field.kind == I64:
         code = take_i64(cur, &signed)
         if code:
             return code
         slot[0] = build_i64(signed)
+    else:
+        code = check_field(cur, field)
+        if code:
+            return code
+        keep_slice(slice_of(message, field), owner, at, cur.pos)
+        return OK
     return ERR_PYTHON if slot[0] == NULL else OK
 
 
@@ -344,7 +343,8 @@ cdef int decode_octets(Cursor* cur, PyObject** slot) noexcept:
     cdef uint8_t* out
     cdef uint64_t octet
     cdef const uint8_t* at
-    cdef uint32_t count, i
+    cdef uint64_t chunk
+    cdef uint32_t count
     cdef uint32_t filled = 0
     cdef int code = take_array(cur, &count)
     if code:
@@ -355,29 +355,30 @@ cdef int decode_octets(Cursor* cur, PyObject** slot) noexcept:
         return ERR_PYTHON
     out = <uint8_t*>bytes_data(slot[0])
     while filled < count:
-        if cur.pos == cur.end:
-            code = ERR_TRUNCATED
-        elif cur.pos[0] < 0x80:
-            out[filled] = cur.pos[0]
-            cur.pos += 1
-            filled += 1
-            continue
-        elif cur.pos[0] == 0xCC and left_in(cur) >= 2:
+        # Runs of bytes below 0x80, which text is, stand for themselves.
+        while count - filled >= 8 and left_in(cur) >= 8:
+            memcpy(&chunk, cur.pos, 8)
+            if chunk & <uint64_t>0x8080808080808080:
+                break
+            memcpy(out + filled, &chunk, 8)
+            cur.pos += 8
+            filled += 8
+        if filled == count:
+            break
+        if left_in(cur) >= 2 and cur.pos[0] == 0xCC:
             out[filled] = cur.pos[1]
             cur.pos += 2
-            filled += 1
-            continue
         else:
             at = cur.pos
             code = take_u64(cur, &octet)
             if code == OK and octet > 0xFF:
                 cur.pos = at
                 code = ERR_RANGE
-        if code:
-            Py_DecRef(slot[0])
-            slot[0] = NULL
-            return trace_index(cur, filled, code)
-        out[filled] = <uint8_t>octet
+            if code:
+                Py_DecRef(slot[0])
+                slot[0] = NULL
+                return trace_index(cur, filled, code)
+            out[filled] = <uint8_t>octet
         filled += 1
     return OK
 
@@ -392,7 +393,6 @@ cdef object build_slice(const Message* message, const Field* field):
     cdef size_t size = 0
     cdef uint32_t count = 0
     cdef uint32_t i
-    cdef dict entries
     cdef tuple items
     if slice.size == ABSENT:
         return None
@@ -404,17 +404,7 @@ cdef object build_slice(const Message* message, const Field* field):
     if field.kind == VALUE:
         return build_value(&cur)
     if field.kind == TEXT_MAP or field.kind == VALUE_MAP:
-        entries = PyDict_New()
-        take_map(&cur, &count)
-        for i in range(count):
-            take_text(&cur, &data, &size)
-            key = owned(build_str(data, size))
-            if field.kind == TEXT_MAP:
-                take_text(&cur, &data, &size)
-                PyDict_SetItem(entries, key, owned(build_str(data, size)))
-            else:
-                PyDict_SetItem(entries, key, build_value(&cur))
-        return entries
+        return owned(build_map(&cur, field.kind == VALUE_MAP))
     take_array(&cur, &count)
     items = PyTuple_New(count)
     for i in range(count):

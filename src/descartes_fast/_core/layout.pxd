@@ -6,7 +6,7 @@ slot is NULL until then. A message never changes after it was made, but for thos
 """
 
 from cpython.object cimport PyObject, PyTypeObject
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef enum Kind:
     TEXT
@@ -34,6 +34,8 @@ cdef enum:
 
 cdef struct Word:
     PyObject* member
+    uint64_t head           # see `load_ends`
+    uint64_t tail
     const uint8_t* wire     # with its header, as written
     uint32_t wire_size
 

@@ -14,28 +14,12 @@ from .layout cimport (
 from .wire cimport (
     ERR_COUNT, ERR_DEPTH, ERR_DUPLICATE, ERR_EXTRA, ERR_KEY, ERR_MISSING, ERR_RANGE, ERR_TIME,
     ERR_TRUNCATED, ERR_TYPE, ERR_UTF8, ERR_UUID, ERR_WORD, MAX_DEPTH, MAX_VALUES, OK, Cursor,
-    left_in, take_array, take_bin, take_bool, take_i64, take_int, take_map, take_nil, take_str,
+    left_in, load_ends, take_array, take_bin, take_bool, take_i64, take_int, take_map, take_nil, take_str,
     take_text, take_u64, trace_index, trace_name,
 )
 
 
-cdef bint is_ascii(const uint8_t* data, size_t size) noexcept nogil:
-    """Whether no byte has its high bit set; eight at a time."""
-    cdef uint64_t chunk
-    cdef size_t at = 0
-    while size - at >= 8:
-        memcpy(&chunk, data + at, 8)
-        if chunk & <uint64_t>0x8080808080808080:
-            return False
-        at += 8
-    while at < size:
-        if data[at] & 0x80:
-            return False
-        at += 1
-    return True
-
-
-cdef bint is_utf8(const uint8_t* data, size_t size) noexcept nogil:
+cdef bint is_wide_utf8(const uint8_t* data, size_t size) noexcept nogil:
     """Whether the bytes are UTF-8 (Unicode 15, table 3-7: no surrogates, nothing overlong)."""
     cdef const uint8_t* p = data
     cdef const uint8_t* end = data + size
@@ -263,6 +247,7 @@ cdef int take_word(Cursor* cur, const Words* words, uint32_t* index) noexcept no
     cdef size_t size
     cdef uint32_t count
     cdef uint32_t i
+    cdef uint64_t head, tail
     cdef bint wrapped = False
     cdef int code = take_str(cur, &data, &size)
     if code == ERR_TYPE and take_map(cur, &count) == OK:
@@ -271,11 +256,13 @@ cdef int take_word(Cursor* cur, const Words* words, uint32_t* index) noexcept no
     if code:
         cur.pos = at
         return code
+    load_ends(data, size, &head, &tail)
     for i in range(words.count):
-        # Every word is shorter than 32 bytes, so its header is one byte.
-        if words.words[i].wire_size == size + 1 and memcmp(
-            words.words[i].wire + 1, data, size
-        ) == 0:
+        if (
+            words.words[i].head == head
+            and words.words[i].tail == tail
+            and words.words[i].wire_size == size + 1
+        ):
             if wrapped and not take_nil(cur):
                 cur.pos = at
                 return ERR_TYPE

@@ -13,3 +13,4 @@ cdef Record records[MAX_RECORDS]
 
 cdef Record* find_tag(const uint8_t* tag, size_t size) noexcept nogil
 cdef Record* find_type(const PyTypeObject* kind) noexcept nogil
+cdef void set_type(Record* record, PyTypeObject* kind) noexcept

@@ -12,6 +12,7 @@ from .layout cimport (
     BOOLEAN, I64, MAX_FIELDS, NESTED, NESTED_LIST, OCTETS, TEXT, TEXT_LIST, TEXT_MAP, TIME, U64,
     UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Kind, Message, Record, Slice, Time, Words,
 )
+from .wire cimport load_ends
 
 from . import schema
 
@@ -27,6 +28,9 @@ cdef enum:
 
 cdef Words _words[MAX_ENUMS]
 cdef uint32_t _words_count = 0
+# The keys of the two searches side by side: a record is more than a kilobyte.
+cdef size_t _tag_sizes[MAX_RECORDS]     # SIZE_MAX for what is never an envelope
+cdef PyTypeObject* _types[MAX_RECORDS]
 # Objects that the C tables point into; they live as long as the process.
 cdef list _kept = []
 cdef dict _by_name = {}
@@ -38,10 +42,7 @@ cdef Record* find_tag(const uint8_t* tag, size_t size) noexcept nogil:
     """Return the envelope with this tag, or NULL."""
     cdef uint32_t i
     for i in range(record_count):
-        if (
-            records[i].tag_size == size + 1
-            and memcmp(records[i].tag + 1, tag, size) == 0
-        ):
+        if _tag_sizes[i] == size and memcmp(records[i].tag + 1, tag, size) == 0:
             return &records[i]
     return NULL
 
@@ -50,9 +51,15 @@ cdef Record* find_type(const PyTypeObject* kind) noexcept nogil:
     """Return the record whose class this is, or NULL."""
     cdef uint32_t i
     for i in range(record_count):
-        if records[i].type == kind:
+        if _types[i] == kind:
             return &records[i]
     return NULL
+
+
+cdef void set_type(Record* record, PyTypeObject* kind) noexcept:
+    """Tell the table which class a record has."""
+    record.type = kind
+    _types[record - records] = kind
 
 
 cdef const char* _text(str text) except NULL:
@@ -96,6 +103,12 @@ cdef Words* _words_of(object kind) except NULL:
         words.words[i].member = _immortal(member)
         words.words[i].wire = _wire_word(member.value)
         words.words[i].wire_size = <uint32_t>len(member.value) + 1
+        if len(member.value) > 16:
+            raise ValueError(f"{member.value} is longer than its ends")
+        load_ends(
+            words.words[i].wire + 1, len(member.value),
+            &words.words[i].head, &words.words[i].tail,
+        )
     return words
 
 
@@ -170,6 +183,7 @@ def _load():
     for index, declared in enumerate(schema.RECORDS):
         _by_name[declared.name] = index
         _lay_out(&records[index], declared)
+        _tag_sizes[index] = len(declared.tag) if declared.tag else <size_t>-1
         record_count = index + 1
 
 

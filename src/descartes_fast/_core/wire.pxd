@@ -5,6 +5,7 @@ value that was refused. No declared length is believed before the bytes behind i
 """
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 cdef enum:
     MAX_DEPTH = 128
@@ -70,6 +71,29 @@ cdef inline int trace_index(Cursor* cur, uint32_t index, int code) noexcept nogi
         cur.trail[cur.trail_len].index = index
         cur.trail_len += 1
     return code
+
+
+cdef inline void load_ends(
+    const uint8_t* data, size_t size, uint64_t* head, uint64_t* tail
+) noexcept nogil:
+    """Load the first and the last eight bytes; with the size they tell short words apart.
+
+    Up to 16 bytes, two words are equal when their sizes and both ends are.
+    """
+    cdef uint32_t half
+    if size >= 8:
+        memcpy(head, data, 8)
+        memcpy(tail, data + size - 8, 8)
+    elif size >= 4:
+        memcpy(&half, data, 4)
+        head[0] = half
+        memcpy(&half, data + size - 4, 4)
+        tail[0] = half
+    elif size:
+        head[0] = data[0] | <uint64_t>data[size // 2] << 8 | <uint64_t>data[size - 1] << 16
+        tail[0] = 0
+    else:
+        head[0] = tail[0] = 0
 
 
 cdef inline uint32_t load_be16(const uint8_t* p) noexcept nogil:
