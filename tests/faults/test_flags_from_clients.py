@@ -62,7 +62,7 @@ async def test_task_that_begins_with_a_dash_arrives_by_stdin(start_server: Start
 
 @pytest.mark.parametrize("fields", [{"task": "-x"}, {"task": "x", "model": "--config=x"}])
 async def test_word_that_would_be_a_flag_is_refused(
-    start_server: StartServer, fields: dict[str, str]
+    start_server: StartServer, fields: dict[str, Any]
 ) -> None:
     server = await start_server(backends=BACKENDS)
     async with connect(server.endpoint) as client:

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +57,7 @@ def _works(command: Path) -> bool:
 
 
 @pytest.fixture
-def workshop(claude: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def workshop(claude: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An environment with ``claude`` on the path and a home of its own; the working directory."""
     for folder in ("home", "work"):
         (tmp_path / folder).mkdir()

@@ -230,7 +230,7 @@ class _Backend:
 
     def _environment_of(self, config: AgentConfig, agent_id: UUID) -> dict[str, str]:
         check_client_environment(self._name, self._client_environment, config.environment)
-        environment: dict[str, str] = self._environment | config.environment
+        environment = {**self._environment, **config.environment}
         if config.context:
             environment["AGENT_CONTEXT"] = config.context
         if config.system_prompt:
