@@ -48,6 +48,7 @@ async def raw_socket(kind: int, endpoint: str, **options: int) -> AsyncIterator[
     context = zmq.asyncio.Context()
     socket = context.socket(kind)
     try:
+        socket.set(zmq.IPV6, int("[" in endpoint))
         for name, value in options.items():
             socket.set(getattr(zmq, name), value)
         socket.connect(endpoint)

@@ -56,6 +56,8 @@ def bind(sock: zmq.Socket[bytes], endpoint: str) -> str:
 
     An ipc socket file is made with mode 0700. Raises ``UsageError`` if it cannot be bound.
     """
+    if "[" in endpoint:  # and not always: libzmq then shows IPv4 addresses as IPv6 ones
+        sock.set(zmq.IPV6, 1)
     old_umask = os.umask(0o077) if endpoint.startswith("ipc://") else None
     try:
         sock.bind(endpoint)

@@ -120,6 +120,7 @@ class ZmqAgentServer:
         if self._parts is None:
             return
         if self._closing is None:
+            self._parts.dispatcher.accepting = False
             self._closing = asyncio.get_running_loop().create_task(self._close(self._parts))
         await asyncio.shield(self._closing)
 
@@ -137,7 +138,6 @@ class ZmqAgentServer:
 
     async def _close(self, parts: Parts) -> None:
         try:
-            parts.dispatcher.accepting = False
             await self._end_agents(parts)
             await parts.service.join(_LAST_REPLIES_SECS)
         finally:

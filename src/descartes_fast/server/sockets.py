@@ -50,7 +50,6 @@ def _set_common_options(socket: zmq.Socket[bytes]) -> None:
     socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_SIZE + _ROOM_BYTES)
     socket.set(zmq.HANDSHAKE_IVL, _HANDSHAKE_IVL_MS)
     socket.set(zmq.BACKLOG, _BACKLOG)
-    socket.set(zmq.IPV6, 1)
     socket.set(zmq.TCP_KEEPALIVE, 1)
     socket.set(zmq.TCP_KEEPALIVE_IDLE, 30)
     socket.set(zmq.TCP_KEEPALIVE_INTVL, 10)
