@@ -109,7 +109,7 @@ def test_variable_the_backend_lists_may_be_set() -> None:
     made = plan(tables, environment={"ANTHROPIC_BASE_URL": "http://x", "MY_THING": "1"})
     assert made.environment["ANTHROPIC_BASE_URL"] == "http://x"
     assert made.environment["MY_THING"] == "1"
-    with pytest.raises(AccessDenied):
+    with pytest.raises(AccessDenied, match=r"it may set: ANTHROPIC_BASE_URL, MY_\*"):
         plan(tables, environment={"AGENT_X": "1"})
 
 

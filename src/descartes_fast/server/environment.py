@@ -65,6 +65,10 @@ class NamePatterns:
                 )
         self._exact = frozenset(name for name in names if not name.endswith("*"))
         self._prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
+        self._words = ", ".join(sorted(names)) or "nothing"
+
+    def __str__(self) -> str:
+        return self._words
 
     def __contains__(self, name: str) -> bool:
         return name in self._exact or name.startswith(self._prefixes)
@@ -84,4 +88,6 @@ def check_client_environment(
         if "\0" in value:
             raise InvalidContext(f"the environment variable {name} holds a NUL")
         if name not in allowed or name.startswith(_RESERVED):
-            raise AccessDenied(f"backend {backend!r} lets no client set {name}")
+            raise AccessDenied(
+                f"backend {backend!r} lets no client set {name}; it may set: {allowed}"
+            )
