@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
-import select
-import signal
+import socket
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,17 +14,14 @@ from typing import Any, Protocol, Self
 from uuid import UUID
 
 from ..config import OutputPolicy, StdinPolicy
-from ..errors import CommunicationError, ExecutionError, SpawnFailed, UsageError, from_wire
+from ..errors import CommunicationError, ExecutionError, SpawnFailed, from_wire
 from .keeper.protocol import VERSION, BrokenFrame, FrameReader, frame
 from .keeper.trees import MARKER
+from .keeper_process import KeeperWire, reap_keeper, start_keeper
 
 __all__ = ["Ended", "KeeperEvents", "KeeperLink", "Launch", "OutputGrew", "Started"]
 
-_PROGRAM = Path(__file__).parent / "keeper" / "__main__.py"
-_SOCKET_NAME = "keeper-{}.sock"
-_LOG_NAME = "keeper.log"
-_MAX_SOCKET_PATH_BYTES = 103  # sun_path on macOS; 107 on Linux
-_START_SECS = 15.0
+_HELLO_SECS = 15.0
 _END_SECS = 15.0
 
 
@@ -79,7 +73,8 @@ class Ended:
     """The end of an agent: how, and the final lengths of its streams.
 
     Either ``exit_code`` or ``signal`` is given. The times and the memory are those of the
-    first process and of what it has waited for.
+    first process and of what it has waited for; on Linux the memory counts from the exec on,
+    and what the keeper itself uses (16 MB) is the least it can say.
     """
 
     agent_id: UUID
@@ -116,14 +111,18 @@ class KeeperLink:
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], events: KeeperEvents, instance: str, socket: Path
+        self,
+        process: subprocess.Popen[bytes],
+        connection: socket.socket,
+        events: KeeperEvents,
+        instance: str,
     ) -> None:
         self._process = process
         self._events = events
         self._instance = instance
-        self._socket = socket
         self._loop = asyncio.get_running_loop()
-        self._wire = _Wire(self)
+        self._reader = FrameReader()
+        self._wire = KeeperWire(connection, self._receive, self._lose)
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._last_id = 0
         self._closing = False
@@ -138,21 +137,26 @@ class KeeperLink:
         ``CommunicationError`` if the keeper does not start.
         """
         instance = secrets.token_hex(8)
-        socket = runtime_dir / _SOCKET_NAME.format(instance[:8])
-        if len(os.fsencode(socket)) > _MAX_SOCKET_PATH_BYTES:
-            raise UsageError(f"the path of the keeper's socket is too long: {socket}")
-        process = await asyncio.shield(asyncio.to_thread(_start, runtime_dir, socket, instance))
-        link = cls(process, events, instance, socket)
+        starting = asyncio.ensure_future(asyncio.to_thread(start_keeper, runtime_dir, instance))
         try:
-            async with asyncio.timeout(_START_SECS):
-                await link._loop.create_unix_connection(lambda: link._wire, str(socket))
+            process, connection = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            with contextlib.suppress(CommunicationError, OSError):
+                process, connection = await starting
+                connection.close()
+                process.kill()
+                process.wait()
+            raise
+        link = cls(process, connection, events, instance)
+        try:
+            async with asyncio.timeout(_HELLO_SECS):
                 await link._ask("hello", version=VERSION)
         except BaseException as error:
             link._closing = True
             process.kill()
             await link.aclose()
-            if isinstance(error, (OSError, TimeoutError)):
-                raise CommunicationError(f"the keeper does not answer: {error}") from error
+            if isinstance(error, TimeoutError):
+                raise CommunicationError("the keeper does not answer") from None
             raise
         return link
 
@@ -267,10 +271,8 @@ class KeeperLink:
                 async with asyncio.timeout(grace_secs + _END_SECS):
                     await self._ask("end", grace_secs=grace_secs)
         self._closing = True
-        self._wire.abort()
-        await asyncio.to_thread(_reap, self._process)
-        with contextlib.suppress(OSError):
-            self._socket.unlink()
+        self._wire.close()
+        await asyncio.to_thread(reap_keeper, self._process)
 
     async def _ask(self, operation: str, body: bytes = b"", **fields: Any) -> dict[str, Any]:
         """Send a request; return its reply, or raise what a refusal stands for."""
@@ -294,6 +296,14 @@ class KeeperLink:
         """Send a request that nobody waits for."""
         if self._lost is None and not self._closing:
             self._wire.write(frame({"op": operation, "id": 0, **fields}))
+
+    def _receive(self, data: bytes) -> None:
+        try:
+            for header, _ in self._reader.feed(data):
+                self._take(header)
+        except BrokenFrame as error:
+            self._wire.close()
+            self._lose(f"the keeper's words cannot be read: {error}")
 
     def _take(self, header: dict[str, Any]) -> None:
         if "re" in header:
@@ -320,91 +330,6 @@ class KeeperLink:
                 future.set_exception(CommunicationError(reason))
         if not self._closing and self._closed is None:
             self._events.keeper_lost(reason)
-
-
-class _Wire(asyncio.Protocol):
-    """The bytes of the connection, and its flow control."""
-
-    def __init__(self, link: KeeperLink) -> None:
-        self._link = link
-        self._reader = FrameReader()
-        self._transport: asyncio.Transport | None = None
-        self._may_write = asyncio.Event()
-        self._may_write.set()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            for header, _ in self._reader.feed(data):
-                self._link._take(header)
-        except BrokenFrame as error:
-            self._link._lose(f"the keeper's words cannot be read: {error}")
-            self.abort()
-
-    def pause_writing(self) -> None:
-        self._may_write.clear()
-
-    def resume_writing(self) -> None:
-        self._may_write.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._may_write.set()
-        self._link._lose(f"the keeper is gone: {exc or 'it closed the connection'}")
-
-    def write(self, data: bytes) -> None:
-        """Queue bytes; while there are more than the transport likes, :meth:`drain` waits."""
-        if self._transport is not None:
-            self._transport.write(data)
-
-    async def drain(self) -> None:
-        """Wait until the keeper has taken most of what was written."""
-        await self._may_write.wait()
-
-    def abort(self) -> None:
-        """Drop the connection."""
-        if self._transport is not None:
-            self._transport.abort()
-
-
-def _start(runtime_dir: Path, socket: Path, instance: str) -> subprocess.Popen[bytes]:
-    """Start the keeper and wait until it listens."""
-    runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log = os.open(
-        runtime_dir / _LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-    )
-    command = [sys.executable, "-I", "-S", "-X", "utf8", str(_PROGRAM)]
-    try:
-        process = subprocess.Popen(
-            [*command, "--socket", str(socket), "--instance", instance, "--on-disconnect", "end"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            cwd="/",
-            # Ctrl-C in a terminal goes to the server's group; the keeper ends when it is told.
-            start_new_session=True,
-        )
-    finally:
-        os.close(log)
-    assert process.stdout is not None
-    with process.stdout as stdout:
-        readable, _, _ = select.select([stdout], [], [], _START_SECS)
-        if not readable or stdout.readline() != b"ready\n":
-            process.kill()
-            process.wait()
-            raise CommunicationError(f"the keeper did not start; see {runtime_dir / _LOG_NAME}")
-    return process
-
-
-def _reap(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(_END_SECS)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
 
 
 def _output_grew(header: dict[str, Any]) -> OutputGrew:

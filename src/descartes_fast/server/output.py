@@ -211,7 +211,7 @@ def _clean(lines: list[bytes]) -> list[bytes]:
 
 def _matcher(pattern: str) -> Callable[[bytes], Any]:
     try:
-        import re2
+        import re2  # type: ignore[import-untyped]
     except ImportError:
         raise Unsupported(
             "filtering output needs google-re2 on the server: pip install 'descartes-fast[query]'"

@@ -6,14 +6,14 @@ import os
 import sys
 
 if not __package__:
-    # Run by path: this folder becomes a package of its own name, so that the imports below
-    # find its files and nothing of the package above it (and its compiled core) is loaded.
+    # Run by path: this folder stands in for its package, so that the imports below find its
+    # files and nothing of the packages above it (and their compiled core) is loaded.
     import types
 
-    _folder = types.ModuleType("keeper")
+    __package__ = "descartes_fast.server.keeper"
+    _folder = types.ModuleType(__package__)
     _folder.__path__ = [os.path.dirname(os.path.abspath(__file__))]
-    sys.modules["keeper"] = _folder
-    __package__ = "keeper"
+    sys.modules[__package__] = _folder
 
 import argparse
 import contextlib

@@ -30,6 +30,7 @@ _REST_GRACE_SECS = 2.0  # for what a leader that has exited left behind
 _GIVE_UP_SECS = 5.0  # after SIGKILL: a process that hangs in the kernel holds up no report
 _LOOK_SECS = 0.005  # between two looks at the process table while something is ending
 _LOOK_SHARE = 5  # ... and at least so many times what a look took
+_REMEMBER_SECS = 0.05  # a thousand agents stopped together cost few looks, not a thousand
 _GROWTH_SECS = 0.002
 
 
@@ -61,6 +62,7 @@ class Agents:
         self._ending: set[Agent] = set()
         self._look_wanted = False
         self._next_look_at = 0.0
+        self._looked_at = 0.0
         self._grown: list[Agent] = []
         self._growth_timer = False
         self._null_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -150,15 +152,16 @@ class Agents:
         if agent.phase is Phase.ENDED:
             raise Refusal("state", "the agent has ended")
         if agent.phase is Phase.RUNNING:
+            self._remember_strays()
             signal_group(agent.pid, signal.SIGTERM, signal.SIGCONT)
-        self._kill_within(agent, grace_secs)
+        self._end_within(agent, grace_secs)
 
     def kill(self, agent_id: str) -> None:
         """Kill an agent and all that belongs to it. Raises ``Refusal``."""
         agent = self._find(agent_id)
         if agent.phase is Phase.ENDED:
             raise Refusal("state", "the agent has ended")
-        self._kill_within(agent, 0.0)
+        self._end_within(agent, 0.0)
 
     def stop_all(self, grace_secs: float) -> None:
         """Stop, or without a grace kill, every agent that has not ended."""
@@ -177,7 +180,7 @@ class Agents:
         if agent.phase is Phase.ENDED:
             self.forget(agent_id, remove=True)
         else:
-            self._kill_within(agent, 0.0)
+            self._end_within(agent, 0.0)
 
     def release(self, agent_id: str, stream: str, offset: int) -> None:
         """What comes before ``offset`` was read. An unknown agent is fine."""
@@ -293,6 +296,19 @@ class Agents:
         self._ending.add(agent)
         self._look_wanted = True
 
+    def _end_within(self, agent: Agent, delay_secs: float) -> None:
+        """Somebody wants an agent ended: after the delay a full disk holds it up no longer."""
+        self._kill_within(agent, delay_secs)
+
+        def give_up() -> None:
+            for pipe in agent.outputs:
+                self.pump.give_up(pipe)
+
+        if delay_secs > 0:
+            self._loop.call_later(delay_secs, give_up)
+        else:
+            give_up()
+
     def _kill_within(self, agent: Agent, delay_secs: float) -> None:
         """Kill all of an agent after a delay; of two delays the earlier end counts."""
         due = time.monotonic() + delay_secs
@@ -311,9 +327,15 @@ class Agents:
         else:
             kill()
 
+    def _remember_strays(self) -> None:
+        """See who is whose child before parents end."""
+        if time.monotonic() - self._looked_at > _REMEMBER_SECS:
+            self._looked_at = time.monotonic()
+            self._trees.members(self._leaders)
+
     def _look(self) -> None:
         """Look at the process table once for all agents that are ending."""
-        began = time.monotonic()
+        began = self._looked_at = time.monotonic()
         members = self._trees.members(self._leaders)
         for agent in list(self._ending):
             self._end_rest(agent, members.get(agent.id, []), began)

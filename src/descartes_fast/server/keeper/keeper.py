@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,6 +50,7 @@ class Keeper:
         )
         self._starts: deque[_Request] = deque()
         self._starting: Counter[str] = Counter()
+        self._given_up: set[str] = set()
         self._greeted = False
         self._end_request: Mapping[str, Any] | None = None
         self._end_by: float | None = None
@@ -137,6 +139,8 @@ class Keeper:
     def _take(self, header: dict[str, Any], body: bytes) -> None:
         """Do a request at once, but queue starts, and what concerns a start that is queued."""
         agent_id = header.get("agent", "")
+        if header.get("op") == "abandon" and agent_id in self._starting:
+            self._given_up.add(agent_id)
         if header.get("op") == "launch" or agent_id in self._starting:
             self._starting[agent_id] += 1
             self._starts.append((header, body))
@@ -170,8 +174,9 @@ class Keeper:
             reply = self._operations[header["op"]](header, body)
         except Refusal as refusal:
             reply = {"code": refusal.code, "words": refusal.words}
-        except (KeyError, TypeError, ValueError) as error:
-            reply = {"code": "internal", "words": f"the keeper cannot read a request: {error!r}"}
+        except Exception as error:
+            traceback.print_exc()
+            reply = {"code": "internal", "words": f"the keeper failed: {error!r}"}
         if header.get("id") and self._connection is not None:
             self._connection.send({"re": header["id"], **reply})
 
@@ -191,6 +196,8 @@ class Keeper:
     def _launch(self, header: dict[str, Any], body: bytes) -> Mapping[str, Any]:
         if self._end_by is not None:
             raise Refusal("shutting_down", "the keeper is ending")
+        if header["agent"] in self._given_up:
+            raise Refusal("spawn_failed", "the launch was given up")
         return self.agents.start(header, body)
 
     def _write(self, header: dict[str, Any], body: bytes) -> Mapping[str, Any]:
@@ -212,6 +219,7 @@ class Keeper:
         return {}
 
     def _abandon(self, header: dict[str, Any], _: bytes) -> Mapping[str, Any]:
+        self._given_up.discard(header["agent"])
         self.agents.abandon(header["agent"])
         return {}
 

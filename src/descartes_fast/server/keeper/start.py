@@ -58,7 +58,10 @@ class _Opened(contextlib.ExitStack):
     """Descriptors and files that are given back unless all goes well."""
 
     def file(self, path: str) -> int:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        directory = os.path.dirname(path)
+        if not os.path.isdir(directory):
+            os.makedirs(directory, mode=0o700)
+            self.callback(os.rmdir, directory)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(path, flags, 0o600)
         self.callback(remove_output, path)
@@ -162,8 +165,10 @@ def _spawn(
         )
     except OSError as error:
         raise StartFailed(_words(argv[0], cwd, env, error)) from None
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         raise StartFailed(f"the arguments or the environment cannot be passed: {error}") from None
+    except MemoryError:
+        raise StartFailed(_REASONS[errno.ENOMEM]) from None
     except subprocess.SubprocessError:
         raise StartFailed("its resource limits could not be set") from None
     # The exit status is ours to read: Popen would reap the process when it is collected.

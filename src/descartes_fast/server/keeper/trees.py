@@ -96,9 +96,9 @@ class ProcessTable:
     def _verdict(self, pid: int, session: int, now: float) -> _Seen:
         seen = self._before.get(pid)
         if seen is not None and seen.session == session:
-            if seen.owner is not None:
+            if seen.owner is None and now - seen.seen_at < _STRANGER_SECS:
                 return seen
-            if now - seen.seen_at < _STRANGER_SECS:
+            if seen.owner is not None and _parent_and_start(pid)[1] == seen.start_ticks:
                 return seen
         ppid, ticks = _parent_and_start(pid)
         owner = self._marked(pid) or self._inherited(ppid)

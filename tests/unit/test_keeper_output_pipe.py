@@ -1,0 +1,178 @@
+"""One output stream: moved, limited, trimmed, and kept through a disk that refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from descartes_fast.errors import OutputGone
+from descartes_fast.server.keeper import output_pipe
+from descartes_fast.server.keeper.output_pipe import Budget, Outcome, OutputPipe
+from descartes_fast.server.output import OutputFile
+
+MakePipe = Callable[..., "tuple[int, OutputPipe]"]
+
+
+@pytest.fixture
+def make_pipe(tmp_path: Path) -> Iterator[MakePipe]:
+    """Return a function that makes a pipe's write end and what moves its other end."""
+    made: list[tuple[int, OutputPipe]] = []
+
+    def make(
+        limit_bytes: int = 1 << 20, policy: str = "trim", budget: Budget | None = None
+    ) -> tuple[int, OutputPipe]:
+        path = tmp_path / f"stream{len(made)}"
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        file_fd = os.open(path, os.O_RDWR | os.O_CREAT)
+        pipe = OutputPipe(
+            read_end,
+            file_fd,
+            str(path),
+            limit_bytes=limit_bytes,
+            policy=policy,
+            budget=budget or Budget(),
+        )
+        made.append((write_end, pipe))
+        return write_end, pipe
+
+    yield make
+    for write_end, pipe in made:
+        pipe.close()
+        os.close(write_end)
+
+
+def push(write_end: int, pipe: OutputPipe, data: bytes) -> Outcome:
+    os.write(write_end, data)
+    return pipe.move()
+
+
+def read(pipe: OutputPipe, offset: int, count: int = 1 << 20) -> bytes:
+    return OutputFile(pipe.path, pipe.start, pipe.end).read(offset, count)
+
+
+def test_pipe_is_moved_until_empty_and_then_to_its_end(make_pipe: MakePipe) -> None:
+    write_end, pipe = make_pipe()
+    assert pipe.move() is Outcome.EMPTY
+    assert push(write_end, pipe, b"hello") is Outcome.MOVED
+    assert pipe.move() is Outcome.EMPTY
+    assert (pipe.start, pipe.end, read(pipe, 1)) == (0, 5, b"ello")
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, write_end)
+    os.close(devnull)
+    assert pipe.move() is Outcome.END
+
+
+def test_trim_keeps_at_most_the_limit_and_offsets_stay_true(make_pipe: MakePipe) -> None:
+    limit = 100_000
+    write_end, pipe = make_pipe(limit)
+    sent = b""
+    for n in range(200):
+        piece = b"%06d\n" % n * 1000
+        sent += piece
+        os.write(write_end, piece)
+        while pipe.move() is Outcome.MOVED:
+            pass
+        assert pipe.end == len(sent)
+        assert pipe.end - pipe.start <= limit
+        assert read(pipe, pipe.start) == sent[pipe.start :]
+    with pytest.raises(OutputGone):
+        read(pipe, pipe.start - 1)
+    assert os.stat(pipe.path).st_blocks * 512 <= limit + 8192
+
+
+def test_tiny_limit_still_lets_the_agent_go_on(make_pipe: MakePipe) -> None:
+    write_end, pipe = make_pipe(1)
+    os.write(write_end, b"abc")
+    for end in (1, 2, 3):
+        assert pipe.move() is Outcome.MOVED
+        assert (pipe.start, pipe.end) == (end - 1, end)
+    assert read(pipe, 2) == b"c"
+
+
+def test_wait_is_full_until_released(make_pipe: MakePipe) -> None:
+    write_end, pipe = make_pipe(10, "wait")
+    assert push(write_end, pipe, b"0123456789abc") is Outcome.MOVED
+    assert pipe.move() is Outcome.FULL
+    pipe.release(4)
+    assert pipe.move() is Outcome.MOVED
+    assert 0 < pipe.start <= 4
+    assert pipe.end - pipe.start <= 10
+    pipe.release(1 << 60)
+    while pipe.move() is Outcome.MOVED:
+        pass
+    assert pipe.end == 13
+    assert read(pipe, pipe.start) == b"0123456789abc"[pipe.start :]
+
+
+def test_finishing_stream_is_moved_whatever_the_limit(make_pipe: MakePipe) -> None:
+    write_end, pipe = make_pipe(4, "wait")
+    assert push(write_end, pipe, b"0123456789") is Outcome.MOVED
+    assert pipe.move() is Outcome.FULL
+    pipe.finishing = True
+    assert pipe.move() is Outcome.MOVED
+    assert pipe.end == 10
+
+
+def test_budget_trims_the_largest_stream(make_pipe: MakePipe) -> None:
+    budget = Budget()
+    budget.limit_bytes = 50_000
+    big_end, big = make_pipe(budget=budget)
+    small_end, small = make_pipe(budget=budget)
+    assert push(big_end, big, b"b" * 50_000) is Outcome.MOVED
+    assert push(small_end, small, b"s" * 100) is Outcome.MOVED
+    assert big.start > 0
+    assert (small.start, small.end) == (0, 100)
+    assert budget.kept_bytes == big.end - big.start + small.end <= 50_000
+    big.close()
+    assert budget.kept_bytes == 100
+
+
+def test_budget_without_anything_to_trim_lets_streams_wait(make_pipe: MakePipe) -> None:
+    budget = Budget()
+    budget.limit_bytes = 5
+    write_end, pipe = make_pipe(policy="wait", budget=budget)
+    assert push(write_end, pipe, b"0123456789") is Outcome.MOVED
+    assert pipe.end == 5
+    assert pipe.move() is Outcome.FULL
+
+
+def test_refused_write_keeps_what_was_read(
+    make_pipe: MakePipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_end, pipe = make_pipe()
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        assert push(write_end, pipe, b"precious") is Outcome.REFUSED
+        assert pipe.move() is Outcome.REFUSED
+        assert pipe.end == 0
+    assert capsys.readouterr().err.count("cannot be written") == 1
+    with monkeypatch.context() as patch:
+        real = os.pwrite
+        patch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:3], offset))
+        assert [pipe.move() for _ in range(3)] == [Outcome.MOVED] * 3
+    assert pipe.move() is Outcome.EMPTY
+    assert read(pipe, 0) == b"precious"
+
+
+def test_file_system_without_holes_makes_the_agent_wait(
+    make_pipe: MakePipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cannot(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(output_pipe, "punch_hole", cannot)
+    write_end, pipe = make_pipe(8)
+    assert push(write_end, pipe, b"0123456789") is Outcome.MOVED
+    assert pipe.move() is Outcome.FULL
+    assert "cannot be trimmed" in capsys.readouterr().err
+    assert (pipe.start, pipe.end) == (0, 8)
+    assert read(pipe, 0) == b"01234567"
