@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import random
 import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 import zmq
@@ -87,10 +89,12 @@ class ScriptedPeer:
         self.server_id = server_id
         self.version = version
         self.announced_host = announced_host
+        self.announced = ""
         self.handler: Callable[[Any], Answer] = lambda request: NotImplemented
         self.echoes = True
+        self.openings = 0
         self.requests: list[Any] = []
-        self.bodies: list[bytes] = []
+        self.identities: list[bytes] = []
         self.subscribed: list[bytes] = []
         self.agents: dict[UUID, ScriptedAgent] = {}
         self._context = zmq.Context()
@@ -110,7 +114,13 @@ class ScriptedPeer:
 
     @property
     def pub_endpoint(self) -> str:
-        return f"tcp://{self.announced_host}:{self._pub_port}"
+        return self.announced or f"tcp://{self.announced_host}:{self._pub_port}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._stop.set()
@@ -191,19 +201,9 @@ class ScriptedPeer:
         self._router = self._context.socket(zmq.ROUTER)
         self._pub = self._context.socket(zmq.XPUB)
         self._pub.set(zmq.XPUB_VERBOSE, 1)
-        deadline = time.monotonic() + 5
-        while True:
-            try:
-                self._router.bind(f"tcp://127.0.0.1:{self._port or '*'}")
-                self._pub.bind(f"tcp://127.0.0.1:{self._pub_port or '*'}")
-            except zmq.ZMQError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-            else:
-                break
-        self._port = int(self._router.get(zmq.LAST_ENDPOINT).decode().rpartition(":")[2].strip("\0"))
-        self._pub_port = int(self._pub.get(zmq.LAST_ENDPOINT).decode().rpartition(":")[2].strip("\0"))
+        self._port = _bind(self._router, self._port)
+        self._pub_port = _bind(self._pub, self._pub_port)
+        self.openings += 1
 
     def _close(self) -> None:
         self._router.close(linger=0)
@@ -238,7 +238,7 @@ class ScriptedPeer:
         *envelope, body = frames
         request = deserialize_zmq_message(body)
         self.requests.append(request)
-        self.bodies.append(body)
+        self.identities.append(envelope[0])
         answer = self.handler(request)
         if answer is NotImplemented:
             answer = self.answer(request)
@@ -309,6 +309,42 @@ class ScriptedPeer:
             "next_offset": start + len(data),
             "eof": False,
         }
+
+
+def _bind(socket: zmq.Socket[bytes], port: int) -> int:
+    """Bind to a port, or to a free one below those that connecting sockets are given.
+
+    There a client that connects to nobody could meet itself (TCP's simultaneous open).
+    """
+    deadline = time.monotonic() + 5
+    while True:
+        tried = port or random.randrange(15_000, 32_000)
+        try:
+            socket.bind(f"tcp://127.0.0.1:{tried}")
+        except zmq.ZMQError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return tried
+
+
+async def until(condition: Callable[[], bool], timeout_secs: float = 5.0) -> None:
+    """Wait for something that tells nobody when it happens, such as the peer's thread."""
+
+    async def value() -> bool:
+        return condition()
+
+    await until_async(value, True, timeout_secs)
+
+
+async def until_async(
+    ask: Callable[[], Awaitable[Any]], expected: Any, timeout_secs: float = 5.0
+) -> None:
+    """Ask again and again, until the answer is the expected one."""
+    async with asyncio.timeout(timeout_secs):
+        while await ask() != expected:  # noqa: ASYNC110 (there is no event to wait for)
+            await asyncio.sleep(0.005)
 
 
 def consent(

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 import zmq
 
 from ._core import (
+    MAX_MESSAGE_SIZE,
     AgentConfig,
     AgentInfo,
     AgentStatus,
@@ -31,11 +32,19 @@ from .calls import checked_timeout
 from .config import ZmqRunnerConfig
 from .connection import Connection
 from .counted_logs import CountedLogs
-from .errors import AgentError, DescartesError, NotFound, Unsupported, UsageError
+from .errors import (
+    AgentError,
+    DescartesError,
+    MessageTooLarge,
+    NotFound,
+    Unsupported,
+    UsageError,
+    WouldBlock,
+)
 from .feed import Feed
 from .logs import LogFollower
 from .profile import ServerProfile
-from .requests import Requests
+from .requests import Requests, stdin_pieces
 from .runner import AgentExit, AgentId, Progress, ZmqAgentRunner, agent_uuid
 from .spawning import spawn_all
 from .status import PolledStatus, StatusSubscription
@@ -43,6 +52,9 @@ from .subscription import Subscription
 from .waiting import wait_for_end
 
 __all__ = ["AgentExit", "ZmqAgentRunner", "ZmqClient", "connect"]
+
+# A message holds as much, and what is around the data.
+_STDIN_LIMIT_BYTES = MAX_MESSAGE_SIZE - 1024
 
 E = TypeVar("E", bound=StrEnum)
 S = TypeVar("S", StatusSubscription, PolledStatus, LogFollower, CountedLogs)
@@ -261,11 +273,21 @@ class ZmqClient:
         command_type: ControlCommandType | str,
         payload: Any = None,
         timeout_secs: float | None = None,
+        *,
+        request_id: str | None = None,
     ) -> CommandResponse:
-        """Send any command to an agent and return the server's consent, with its ``data``."""
+        """Send any command to an agent and return the server's consent, with its ``data``.
+
+        ``request_id`` is for who repeats a command whose answer was lost, as in
+        ``spawn_remote``.
+        """
         command = _word(ControlCommandType, command_type)
         return await self._requests().control(
-            agent_uuid(agent_id), command, payload, timeout_secs=timeout_secs
+            agent_uuid(agent_id),
+            command,
+            payload,
+            timeout_secs=timeout_secs,
+            request_id=request_id,
         )
 
     async def batch_control(
@@ -305,17 +327,24 @@ class ZmqClient:
 
         Raises ``WouldBlock`` if the agent does not read and the buffer before it has no
         room for ``data``, ``InvalidState`` if its stdin is closed, and ``MessageTooLarge``
-        above the size of a message: write less at once, and wait for room.
+        above the size of a message: write less at once, and wait for room. Data that is
+        not UTF-8 goes in pieces of 64 KiB; there ``WouldBlock.bytes_written`` tells how
+        many bytes were written before it blocked.
         """
-        content: str | list[int]
-        try:
-            content = bytes(data).decode()
-        except UnicodeDecodeError:
-            content = list(data)
-        payload: dict[str, Any] = {"data": content}
-        if close:
-            payload["close"] = True
-        await self.control_agent(agent_id, ControlCommandType.WRITE_STDIN, payload)
+        if len(data) > _STDIN_LIMIT_BYTES:
+            raise MessageTooLarge(len(data), _STDIN_LIMIT_BYTES)
+        uuid, pieces = agent_uuid(agent_id), stdin_pieces(bytes(data))
+        written = 0
+        for number, (content, size) in enumerate(pieces, 1):
+            payload: dict[str, Any] = {"data": content}
+            if close and number == len(pieces):
+                payload["close"] = True
+            try:
+                await self.control_agent(uuid, ControlCommandType.WRITE_STDIN, payload)
+            except WouldBlock as error:
+                error.bytes_written = written
+                raise
+            written += size
 
     async def read_agent_stdout(
         self, agent_id: AgentId, *, max_bytes: int | None = None

@@ -149,9 +149,14 @@ class InvalidState(AgentError):
 
 
 class WouldBlock(AgentError):
-    """The agent does not read its stdin and the bounded buffer before it is full."""
+    """The agent does not read its stdin and the bounded buffer before it is full.
+
+    ``bytes_written`` is how much of the data the agent was given before that: more than
+    nothing only where one write had to go as several messages.
+    """
 
     code = "would_block"
+    bytes_written = 0
 
 
 class AgentTimeout(AgentError, TimeoutError):

@@ -29,6 +29,8 @@ READ_BYTES = 256 * 1024
 _OVERTAKING_SECS = 0.05
 # Should the last publication of an agent be lost, this is when it is noticed.
 _RECHECK_SECS = 15.0
+# And this is how often the agent is asked where no status is published.
+_POLL_SECS = 1.0
 _RETRY_SECS = 1.0
 # A server that knows of bytes and cannot give them does not have them any more.
 _EMPTY_READS_LIMIT = 5
@@ -95,7 +97,8 @@ class LogFollower(Subscription[LogStreamMessage]):
         self._exited: set[UUID] = set()
         self._finished: dict[UUID, None] = {}
         self._queued_bytes = 0
-        self._recheck_at = self._loop.time() + _RECHECK_SECS
+        self._recheck_secs = _RECHECK_SECS if requests.profile.snapshot else _POLL_SECS
+        self._recheck_at = math.inf
         self._news = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
 
@@ -325,7 +328,7 @@ class LogFollower(Subscription[LogStreamMessage]):
 
     async def _refresh(self) -> None:
         """Ask how long the streams are and which agents have ended."""
-        self._recheck_at = self._loop.time() + _RECHECK_SECS
+        self._recheck_at = self._loop.time() + self._recheck_secs
         if self._agent_id is not None:
             self._learn(await self._requests.details(self._agent_id))
             return

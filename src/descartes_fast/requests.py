@@ -40,7 +40,7 @@ from .connection import Connection
 from .errors import CommunicationError, DescartesError, ProtocolError, SpawnFailed, from_wire
 from .profile import ServerProfile, refusal
 
-__all__ = ["AgentDetails", "OutputChunk", "Requests"]
+__all__ = ["AgentDetails", "OutputChunk", "Requests", "stdin_pieces"]
 
 _READ_COMMANDS = {
     LogStreamType.STDOUT: ControlCommandType.READ_STDOUT,
@@ -50,6 +50,7 @@ _READ_COMMANDS = {
 _READ_ONLY = frozenset({ControlCommandType.GET_STATUS, ControlCommandType.QUERY_OUTPUT})
 # A server that bounds an operation itself has this long to say that the time is up.
 _ANSWER_GRACE_SECS = 0.5
+_STDIN_PIECE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +172,12 @@ class Requests:
         *,
         timeout_secs: float | None = None,
         repeatable: bool = False,
+        request_id: str | None = None,
     ) -> CommandResponse:
         """Send a command to an agent and return the server's consent."""
         response: CommandResponse = await self._call(
             ControlCommand(
-                request_id=self._connection.new_request_id(),
+                request_id=request_id or self._connection.new_request_id(),
                 agent_id=agent_id,
                 command_type=command_type,
                 payload=payload,
@@ -314,6 +316,20 @@ class Requests:
             repeatable=repeatable,
             agent_id=None if agent_id is None else str(agent_id),
         )
+
+
+def stdin_pieces(data: bytes) -> list[tuple[str | list[int], int]]:
+    """Return what to send for bytes to an agent's stdin: each payload's data and its size.
+
+    Text goes whole. Other bytes are an array of numbers, and a payload holds at most
+    100,000 values, so they go in pieces.
+    """
+    try:
+        return [(data.decode(), len(data))]
+    except UnicodeDecodeError:
+        cuts = range(0, len(data), _STDIN_PIECE_BYTES)
+        pieces = [data[cut : cut + _STDIN_PIECE_BYTES] for cut in cuts]
+        return [(list(piece), len(piece)) for piece in pieces]
 
 
 def _agent_info(form: dict[str, Any]) -> AgentInfo | None:

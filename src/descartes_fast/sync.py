@@ -231,9 +231,15 @@ class ZmqClient:
         command_type: ControlCommandType | str,
         payload: Any = None,
         timeout_secs: float | None = None,
+        *,
+        request_id: str | None = None,
     ) -> CommandResponse:
         """Send any command to an agent and return the server's consent."""
-        return self._run(self._client.control_agent(agent_id, command_type, payload, timeout_secs))
+        return self._run(
+            self._client.control_agent(
+                agent_id, command_type, payload, timeout_secs, request_id=request_id
+            )
+        )
 
     def batch_control(
         self,
