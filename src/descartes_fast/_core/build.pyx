@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 import uuid
 from datetime import timezone
 
-from .layout cimport Py_DecRef, Py_IncRef, Py_XDecRef, Time, owned
+from .layout cimport HAVE_GIL, Py_DecRef, Py_IncRef, Py_XDecRef, Time, owned
 from .scan cimport is_ascii
 from .wire cimport (
     Cursor, load_be32, load_be64, load_ends, take_array, take_int, take_map, take_str, take_text,
@@ -27,14 +27,8 @@ cdef extern from *:
     #else
     #define descartes_fast_int128(p) _PyLong_FromByteArray((p), 16, 0, 0)
     #endif
-    #ifdef Py_GIL_DISABLED
-    #define DESCARTES_FAST_HAVE_GIL 0
-    #else
-    #define DESCARTES_FAST_HAVE_GIL 1
-    #endif
     """
     object int128 "descartes_fast_int128"(const uint8_t* data)
-    bint HAVE_GIL "DESCARTES_FAST_HAVE_GIL"
     PyObject* new_dict "__Pyx_PyDict_NewPresized"(Py_ssize_t count) noexcept
 
 cdef extern from "Python.h":

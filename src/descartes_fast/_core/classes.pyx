@@ -80,11 +80,11 @@ cdef Message* as_message(object value) noexcept:
     return <Message*><PyObject*>value
 
 
-cdef object message_new(PyTypeObject* kind, tuple args, object kwargs):
+cdef object message_new(PyTypeObject* kind, PyObject* args, PyObject* kwargs):
     cdef Record* record = find_type(kind)
-    if args:
+    if <tuple>args:
         raise FieldError(f"{(<bytes>record.name).decode()} takes keyword arguments only")
-    return construct(record, <dict>kwargs if kwargs is not None else {})
+    return construct(record, <dict>kwargs if kwargs != NULL else {})
 
 
 cdef void message_dealloc(PyObject* self) noexcept:

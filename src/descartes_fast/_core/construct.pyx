@@ -23,8 +23,8 @@ from .build cimport is_uuid, uuid_bytes
 from .decode cimport set_default
 from .encode cimport pack_field
 from .layout cimport (
-    ABSENT, BOOLEAN, CANONICAL, I64, NESTED, NESTED_LIST, NO_TIME, OCTETS, TEXT, TEXT_MAP, TIME,
-    U64, UUID, VALUE, VALUE_MAP, WORD, Field, Message, Py_IncRef, Py_XDecRef, Record, Slice,
+    ABSENT, BOOLEAN, CANONICAL, I64, NESTED, NESTED_LIST, NO_TIME, OCTETS, TEXT, TEXT_LIST, TEXT_MAP,
+    TIME, U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Py_IncRef, Py_XDecRef, Record, Slice,
     Time, is_slice, new_message, owned, record_of, slice_of, time_of, type_of,
     uuid_of,
 )
@@ -292,11 +292,14 @@ cdef int set_slice(Message* message, const Field* field, object value) except -1
 
 cdef object refused(const Record* record, const Field* field, object value):
     """Return the FieldError for a value of the wrong type."""
-    expected = _EXPECTED[field.kind]
     if field.kind == WORD:
         expected = (<object>field.words.kind).__name__
     elif field.kind == NESTED:
         expected = (<bytes>field.record.name).decode()
+    elif field.kind == NESTED_LIST:
+        expected = f"a list of {(<bytes>field.record.name).decode()}"
+    else:
+        expected = _EXPECTED[field.kind]
     if field.optional:
         expected += " or None"
     return refusal(
@@ -315,4 +318,6 @@ cdef dict _EXPECTED = {
     int(VALUE): "a JSON value",
     int(TEXT_MAP): "a mapping of str to str",
     int(VALUE_MAP): "a mapping of str to JSON values",
+    int(TEXT_LIST): "a list of str",
+    int(UUID_LIST): "a list of uuid.UUID",
 }

@@ -14,9 +14,10 @@ from .buffer cimport (
     put_nil, put_raw, put_str_header, put_u64, put_u8, put_uuid, size_of_buffer,
 )
 from .build cimport is_uuid, uuid_bytes
+from .canonical cimport is_canonical
 from .decode cimport build_slice
 from .layout cimport (
-    ABSENT, BOOLEAN, CANONICAL, I64, NESTED, NO_TIME, OCTETS, TEXT, TEXT_LIST, TEXT_MAP, TIME,
+    ABSENT, BOOLEAN, CANONICAL, HAVE_GIL, I64, NESTED, NO_TIME, OCTETS, TEXT, TEXT_LIST, TEXT_MAP, TIME,
     U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Record, Slice, Time, is_slice,
     record_of, slice_of, time_of, type_of, uuid_of,
 )
@@ -132,6 +133,11 @@ cdef int encode_slice(Buffer* out, const Message* message, const Field* field) e
         reserve(out, 1)
         put_u8(out, 0x80 if field.kind == TEXT_MAP or field.kind == VALUE_MAP else 0x90)
     elif slice.size & CANONICAL:
+        reserve(out, size)
+        put_raw(out, bytes_data(slice.owner) + slice.offset, size)
+    elif is_canonical(field, <const uint8_t*>bytes_data(slice.owner) + slice.offset, size):
+        if HAVE_GIL:
+            slice.size |= CANONICAL
         reserve(out, size)
         put_raw(out, bytes_data(slice.owner) + slice.offset, size)
     else:

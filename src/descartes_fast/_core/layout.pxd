@@ -112,6 +112,12 @@ cdef extern from *:
     #endif
 
     #define descartes_fast_owned(p) (p)
+
+    #ifdef Py_GIL_DISABLED
+    #define DESCARTES_FAST_HAVE_GIL 0
+    #else
+    #define DESCARTES_FAST_HAVE_GIL 1
+    #endif
     #endif
     """
     ctypedef struct Message "descartes_fast_message":
@@ -121,6 +127,8 @@ cdef extern from *:
 
     PyObject* load_slot "descartes_fast_load"(PyObject** slot) noexcept
     bint publish_slot "descartes_fast_publish"(PyObject** slot, PyObject* value) noexcept
+
+    bint HAVE_GIL "DESCARTES_FAST_HAVE_GIL"
 
     # A new reference as an object; NULL, with an exception set, raises it.
     object owned "descartes_fast_owned"(PyObject* reference)
