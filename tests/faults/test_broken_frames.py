@@ -1,0 +1,163 @@
+"""Messages in no known layout, and bytes that are no message: counted, and nobody is harmed."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import pytest
+import zmq
+
+from descartes_fast import CommandResponse, HealthCheckRequest
+from raw_peers import Peer, new_id, peer, raw_socket, vectors
+
+if TYPE_CHECKING:
+    from conftest import StartServer
+    from descartes_fast.server import ZmqAgentServer
+
+VECTORS = vectors()
+
+
+@pytest.fixture
+async def asking(server: ZmqAgentServer) -> AsyncIterator[Peer]:
+    async with peer(server.endpoint) as connected:
+        yield connected
+
+
+async def still_serves(asking: Peer) -> None:
+    """Ask on the same connection: it lives on, and what was sent before has been taken."""
+    response = await asking.ask(HealthCheckRequest(request_id=new_id()))
+    assert response.healthy
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        pytest.param([b""], id="no-body"),
+        pytest.param([b"", b""], id="empty-body"),
+        pytest.param([b"x"] * 200, id="200-frames"),
+        pytest.param([b""] * 200, id="200-empty-frames"),
+        pytest.param([b"x" * 5000, b"", b"body"], id="long-envelope"),
+        pytest.param([b"", b"\xc1"], id="no-messagepack"),
+        pytest.param([b"", b"\x91\xa7unknown"], id="unknown-tag"),
+        pytest.param([b"", VECTORS["status_update/minimal"]], id="a-publication"),
+        pytest.param([b"", VECTORS["log_stream/ascii"]], id="a-log"),
+    ],
+)
+async def test_message_without_readable_request_is_dropped_and_counted(
+    server: ZmqAgentServer, asking: Peer, frames: list[bytes]
+) -> None:
+    await asking.socket.send_multipart(frames)
+    await still_serves(asking)
+    assert server.statistics().malformed == 1
+    assert server.statistics().errors == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(VECTORS["spawn_request/minimal"][:-1], id="cut"),
+        pytest.param(VECTORS["spawn_request/minimal"] + b"\0", id="trailing-byte"),
+        pytest.param(
+            msgpack.packb(["list_agents_request", "0b7e2c1e-8d8e-4a1d-9d6a-3f6f6b1c2d3e", "bad"]),
+            id="no-such-status",
+        ),
+        pytest.param(
+            msgpack.packb(
+                ["control_command", "0b7e2c1e-8d8e-4a1d-9d6a-3f6f6b1c2d3e", b"x", "pause"]
+            ),
+            id="no-such-id",
+        ),
+        pytest.param(VECTORS["list_agents_response/empty"], id="a-response"),
+    ],
+)
+async def test_broken_message_with_a_request_id_is_refused_as_invalid(
+    server: ZmqAgentServer, asking: Peer, body: bytes
+) -> None:
+    await asking.socket.send_multipart([b"", body])
+    reply = await asking.reply("0b7e2c1e-8d8e-4a1d-9d6a-3f6f6b1c2d3e")
+    assert isinstance(reply, CommandResponse)
+    assert (reply.success, reply.agent_id.int) == (False, 0)
+    assert (reply.error or "").startswith("invalid: ")
+    await still_serves(asking)
+    assert server.statistics().errors == 1
+
+
+async def test_every_truncation_and_many_flips_of_a_request_leave_the_server_alive(
+    server: ZmqAgentServer, asking: Peer
+) -> None:
+    body = VECTORS["control_command/write_stdin"]
+    for length in range(1, len(body)):
+        await asking.socket.send_multipart([b"", body[:length]])
+    for position in range(len(body)):
+        flipped = bytearray(body)
+        flipped[position] ^= 0xFF
+        await asking.socket.send_multipart([b"", bytes(flipped)])
+    await still_serves(asking)
+    statistics = server.statistics()
+    assert statistics.malformed + statistics.errors == 2 * len(body) - 1
+
+
+async def test_identity_that_is_taken_is_not_given_to_another(server: ZmqAgentServer) -> None:
+    async with raw_socket(zmq.DEALER, server.endpoint) as owner_socket:
+        owner = Peer(owner_socket)
+        await still_serves(owner)
+    context: Any = zmq.Context()
+    first, second = context.socket(zmq.DEALER), context.socket(zmq.DEALER)
+    try:
+        for dealer in (first, second):
+            dealer.set(zmq.ROUTING_ID, b"the same")
+            dealer.set(zmq.RCVTIMEO, 300)
+            dealer.connect(server.endpoint)
+        ask = [b"", VECTORS["health_check_request"]]
+
+        def talk() -> tuple[bool, bool]:
+            first.send_multipart(ask)
+            served = bool(first.recv_multipart())
+            second.send_multipart(ask)
+            try:
+                second.recv_multipart()
+            except zmq.Again:
+                return served, False
+            return served, True
+
+        assert await asyncio.to_thread(talk) == (True, False)
+    finally:
+        first.close(linger=0)
+        second.close(linger=0)
+        context.term()
+
+
+# ZMTP 3.0: greeting with the NULL mechanism, then READY of a DEALER.
+GREETING = b"\xff" + b"\0" * 8 + b"\x7f\x03\x00NULL".ljust(23, b"\0") + b"\0" * 32
+READY = b"\x04\x1b\x05READY\x0bSocket-Type\0\0\0\x06DEALER"
+
+
+async def test_frame_that_claims_an_enormous_size_is_cut_off_and_memory_stays_flat(
+    start_server: StartServer,
+) -> None:
+    server = await start_server(endpoint="tcp://127.0.0.1:0")
+    host, _, port = server.endpoint.removeprefix("tcp://").rpartition(":")
+    before = memory_bytes()
+    for size in (2**62, 2**63 - 1, 2**64 - 1, 64 * 1024 * 1024, 10 * 1024 * 1024 + 5000):
+        reader, writer = await asyncio.open_connection(host, int(port), family=socket.AF_INET)
+        writer.write(GREETING + READY + b"\x02" + struct.pack(">Q", size) + b"x" * 1000)
+        async with asyncio.timeout(5):
+            try:
+                while await reader.read(65536):
+                    pass
+            except ConnectionResetError:
+                pass
+        writer.close()
+    assert memory_bytes() - before < 4_000_000
+    async with peer(server.endpoint) as asking:
+        await still_serves(asking)
+
+
+def memory_bytes() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * 4096
