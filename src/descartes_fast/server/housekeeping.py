@@ -27,10 +27,10 @@ async def keep_house(
     """Publish the heartbeat, forget what is old, and share out the disk; for ever."""
     while True:
         with contextlib.suppress(AgentError):
-            # The running agents may have what the output of the ended ones leaves.
-            await keeper.set_total_limit(
-                max(config.state_limit_bytes - registry.ended_output_bytes(), 1)
-            )
+            # The running agents may have what the ended ones leave, and a quarter in any
+            # case: what is retained must not cost what is still being read.
+            left = config.state_limit_bytes - registry.ended_output_bytes()
+            await keeper.set_total_limit(max(left, config.state_limit_bytes // 4, 1))
         await asyncio.sleep(config.status_update_interval_secs)
         status_feed.heartbeat(active_agents=registry.alive_count, uptime_secs=identity.uptime_secs)
         registry.expire()
