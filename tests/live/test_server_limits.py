@@ -68,7 +68,6 @@ async def test_output_over_the_limit_of_the_state_directory_stops_spawns(
                 await asking.end(response.agent_info)
                 response = await asking.spawn_response("head -c 700000 /dev/zero")
         assert (response.error or "").startswith("busy: the agents' output takes ")
-        assert len(await listed(asking)) < 10
 
 
 async def test_last_ended_agents_are_kept_and_the_output_of_others_is_removed(
