@@ -22,6 +22,7 @@ from leaks import (
     wait_until_no_task_but,
     wait_until_nothing_more,
 )
+from measured_keeper import write_measured_keeper
 
 if TYPE_CHECKING:
     from descartes_fast import ZmqClient
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 StartServer = Callable[..., "Awaitable[ZmqAgentServer]"]
 
-_WATCHED = {Path(__file__).parent / "live", Path(__file__).parent / "faults"}
+_HERE = Path(__file__).parent
+_WATCHED = {_HERE / "live", _HERE / "faults"}
 
 if sys.platform == "win32":
     _BACKENDS = [
@@ -80,6 +82,28 @@ def leak_watch(request: pytest.FixtureRequest) -> Iterator[None]:
         left = Holdings.now().more_than(before)
     if left:
         pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def keeper_program(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """The keeper to start where coverage is measured, else ``None``."""
+    if sys.platform == "win32":
+        return None
+    from descartes_fast.server import keeper_process
+
+    path = tmp_path_factory.mktemp("keeper") / "measured.py"
+    return path if write_measured_keeper(path, keeper_process._PROGRAM) else None
+
+
+@pytest.fixture(autouse=True)
+def measure_keeper(
+    request: pytest.FixtureRequest,
+    keeper_program: Path | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Measure the keepers of live tests; those of fault tests keep their full speed."""
+    if keeper_program is not None and _HERE / "live" in request.path.parents:
+        monkeypatch.setattr("descartes_fast.server.keeper_process._PROGRAM", keeper_program)
 
 
 @pytest.fixture
