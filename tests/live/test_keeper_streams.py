@@ -242,7 +242,7 @@ async def small_disk(tmp_path: Path) -> AsyncIterator[Path]:
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("needs the right to mount a small file system")
     yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 async def test_full_disk_makes_the_agent_wait_and_loses_nothing(
@@ -286,3 +286,26 @@ async def test_launch_on_a_full_disk_is_refused_and_leaves_nothing(
 
 def log_of(keeper: TestKeeper) -> bytes:
     return (keeper.directory.parent / "run" / "keeper.log").read_bytes()
+
+
+async def test_server_that_does_not_listen_costs_the_keeper_little(keeper: TestKeeper) -> None:
+    """Growth is told in fewer words, ends are all told, when the server listens again."""
+    floods = [await keeper.launch("yes", output_limit_bytes=MIB) for _ in range(4)]
+    short = [await keeper.shell("echo x") for _ in range(50)]
+    wire = keeper.link._wire
+    loop = asyncio.get_running_loop()
+    loop.remove_reader(wire._socket.fileno())
+    before = memory_of(keeper.link.pid)
+    await asyncio.sleep(1.0)
+    assert memory_of(keeper.link.pid) - before < 8 * MIB
+    loop.add_reader(wire._socket.fileno(), wire._read)
+    for launch in short:
+        assert (await keeper.end(launch)).stdout_bytes == 2
+    for launch in floods:
+        length = keeper.events.grown[launch.agent_id].stdout_bytes
+        await until(lambda: keeper.events.grown[launch.agent_id].stdout_bytes > length)  # noqa: B023
+
+
+def memory_of(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")

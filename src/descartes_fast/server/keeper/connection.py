@@ -13,7 +13,7 @@ from .protocol import BrokenFrame, FrameReader, frame
 
 __all__ = ["Connection", "listen", "peer_may_connect"]
 
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 64 * 1024  # about a thousand small requests: a turn of at most some milliseconds
 _CONGESTED_BYTES = 1024 * 1024  # growth waits: it can be told in fewer words later
 _BLOCKED_BYTES = 8 * 1024 * 1024  # no more requests are read: their replies are what piles up
 

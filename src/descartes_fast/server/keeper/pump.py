@@ -11,6 +11,7 @@ from .output_pipe import Outcome, OutputPipe
 __all__ = ["Pump"]
 
 _RETRY_SECS = 0.25
+_LOOK_AGAIN_SECS = 1.0
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class Pump:
         self._loop = loop
         self._streams: dict[OutputPipe, _Stream] = {}
         self._full: set[OutputPipe] = set()
+        self._looks_again = False
         self._given_up: set[OutputPipe] = set()
 
     @property
@@ -95,11 +97,22 @@ class Pump:
         elif outcome is Outcome.FULL:
             self._unwatch(stream)
             self._full.add(pipe)
+            self._look_again_later()
         elif pipe.finishing and pipe in self._given_up:
             self._finished(stream)
         else:
             self._unwatch(stream)
             self._loop.call_later(_RETRY_SECS, stream.step)
+
+    def _look_again_later(self) -> None:
+        """Look again now and then too: a full disk can keep a stream from being trimmed."""
+        if not self._looks_again:
+            self._looks_again = True
+            self._loop.call_later(_LOOK_AGAIN_SECS, self._look_again)
+
+    def _look_again(self) -> None:
+        self._looks_again = False
+        self.make_room()
 
     def _finished(self, stream: _Stream) -> None:
         self.remove(stream.pipe)

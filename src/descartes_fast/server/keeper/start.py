@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .output_pipe import START_SUFFIX
+from .system import process_stat
 
 __all__ = ["StartFailed", "Started", "remove_output", "start", "start_ticks"]
 
@@ -130,11 +131,8 @@ def remove_output(path: str) -> None:
 
 def start_ticks(pid: int) -> int:
     """Return when a process started, in clock ticks since boot; 0 where that is not known."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[_CLOCK_FIELD])
-    except (OSError, ValueError, IndexError):
-        return 0
+    fields = process_stat(pid)
+    return int(fields[_CLOCK_FIELD]) if fields else 0
 
 
 def _spawn(

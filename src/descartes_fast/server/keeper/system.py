@@ -10,7 +10,7 @@ import os
 import struct
 import sys
 
-__all__ = ["become_subreaper", "has_exited", "punch_hole"]
+__all__ = ["become_subreaper", "has_exited", "process_stat", "punch_hole"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _FALLOC_FL_KEEP_SIZE = 0x01
@@ -53,6 +53,23 @@ def punch_hole(fd: int, start: int, end: int) -> None:
     if _fallocate(fd, mode, offset, length) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def process_stat(pid: int) -> list[bytes]:
+    """Return the fields of /proc/PID/stat after the program's name, the state first.
+
+    None where there is no such process, or no /proc. See proc(5); ``open`` costs twice as much.
+    """
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        return os.read(fd, 4096).rpartition(b")")[2].split()
+    except OSError:
+        return []
+    finally:
+        os.close(fd)
 
 
 def has_exited(pid: int) -> bool:

@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from .system import process_stat
+
 __all__ = [
     "MARKER",
     "GroupTable",
@@ -200,19 +202,10 @@ def _group_is_alive(leader: int) -> bool:
 
 
 def _parent_and_start(pid: int) -> tuple[int, bytes]:
-    fields = _stat(pid)
+    fields = process_stat(pid)
     return (int(fields[_PPID_FIELD]), fields[_START_FIELD]) if fields else (0, b"")
 
 
 def _is_dead(pid: int) -> bool:
-    fields = _stat(pid)
+    fields = process_stat(pid)
     return not fields or fields[0] in (b"Z", b"X")
-
-
-def _stat(pid: int) -> list[bytes]:
-    """Return the fields of /proc/PID/stat after the program's name; none if it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()
-    except OSError:
-        return []
