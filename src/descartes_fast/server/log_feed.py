@@ -64,12 +64,8 @@ class LogFeed:
         position = self._positions.get(agent.id)
         if position is None:
             position = self._positions[agent.id] = _Position(agent)
-        if position.version != self._publisher.topics.version:
-            position.version = self._publisher.topics.version
-            position.wanted = self._publisher.topics.wanted(position.topic)
-        if not position.wanted:
-            if not position.queued:
-                position.skip_to_end()
+        if not self._is_wanted(position):
+            position.skip_to_end()
         elif not position.queued:
             position.queued = True
             self._waiting.append(position)
@@ -77,12 +73,22 @@ class LogFeed:
                 self._turn = self._loop.call_soon(self._take_turn)
         return position
 
+    def _is_wanted(self, position: _Position) -> bool:
+        topics = self._publisher.topics
+        if position.version != topics.version:
+            position.version = topics.version
+            position.wanted = topics.wanted(position.topic)
+        return position.wanted
+
     def _take_turn(self) -> None:
         self._turn = None
         left = _TURN_BYTES
         for _ in range(min(len(self._waiting), _TURN_AGENTS)):
             position = self._waiting.popleft()
-            left -= self._publish(position)
+            if self._is_wanted(position):
+                left -= self._publish(position)
+            else:
+                position.skip_to_end()
             if position.has_more:
                 self._waiting.append(position)
             else:
