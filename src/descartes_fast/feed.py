@@ -127,8 +127,9 @@ class Feed:
             listener.failed(make_error, final)
 
     def close(self) -> None:
-        """Close the socket; closing twice is fine."""
+        """Close the socket and tell who still listens; closing twice is fine."""
         self._close_socket()
+        self.fail(lambda: CommunicationError("the client was disconnected"), final=True)
         for echo in self._syncs.values():
             if not echo.done():
                 echo.set_exception(CommunicationError("the client was disconnected"))

@@ -97,6 +97,8 @@ class LogFollower(Subscription[LogStreamMessage]):
         self._exited: set[UUID] = set()
         self._finished: dict[UUID, None] = {}
         self._queued_bytes = 0
+        self._told = False
+        """Whether the queue holds the news that the server cannot be reached."""
         self._recheck_secs = _RECHECK_SECS if requests.profile.snapshot else _POLL_SECS
         self._recheck_at = math.inf
         self._news = asyncio.Event()
@@ -143,7 +145,9 @@ class LogFollower(Subscription[LogStreamMessage]):
 
     def failed(self, make_error: Callable[[], DescartesError], final: bool) -> None:
         """The server is gone for now: whoever iterates must know."""
-        self._put(make_error())
+        if not self._told:  # both feeds tell it
+            self._told = True
+            self._put(make_error())
         if final:
             self._end()
 
@@ -207,9 +211,11 @@ class LogFollower(Subscription[LogStreamMessage]):
 
     def _taken(self, entry: LogStreamMessage | Exception) -> None:
         if isinstance(entry, LogStreamMessage):
-            full = not self._has_room()
+            was_full = (
+                len(self._entries) + 1 >= self._limit or self._queued_bytes >= QUEUE_LIMIT_BYTES
+            )
             self._queued_bytes -= len(entry.data)
-            if full:
+            if was_full:
                 self._news.set()
 
     def _finish(self, agent_id: UUID) -> None:
@@ -329,9 +335,17 @@ class LogFollower(Subscription[LogStreamMessage]):
     async def _refresh(self) -> None:
         """Ask how long the streams are and which agents have ended."""
         self._recheck_at = self._loop.time() + self._recheck_secs
-        if self._agent_id is not None:
-            self._learn(await self._requests.details(self._agent_id))
-            return
+        try:
+            if self._agent_id is not None:
+                self._learn(await self._requests.details(self._agent_id))
+            else:
+                await self._refresh_all()
+        except DescartesError:
+            self._recheck_at = 0.0
+            raise
+        self._told = False
+
+    async def _refresh_all(self) -> None:
         infos = await self._requests.list(None, None)
         if not self._started and self._from_offset is None:
             for info in infos:

@@ -24,6 +24,9 @@ from descartes_fast import (
 from descartes_fast import status as status_module
 from scripted_peer import ScriptedAgent, ScriptedPeer, until
 
+# Tries often, and gives up late.
+PATIENT = {"reconnect_delay_secs": 0.1, "max_reconnect_attempts": 100}
+
 
 async def take(stream: Subscription[StatusUpdate], count: int) -> list[StatusUpdate]:
     async with asyncio.timeout(5):
@@ -132,7 +135,7 @@ async def test_unknown_agent_is_not_found() -> None:
 async def test_reconnect_brings_a_new_snapshot_with_what_was_missed() -> None:
     with ScriptedPeer() as peer:
         agent = peer.add(ScriptedAgent())
-        async with connect(peer.endpoint, reconnect_delay_secs=0.1) as client:
+        async with connect(peer.endpoint, **PATIENT) as client:
             stream = await client.subscribe_status_updates()
             await take(stream, 1)
             peer.vanish(for_secs=0.2)
@@ -234,7 +237,7 @@ async def test_server_that_does_not_say_where_it_publishes_is_unsupported() -> N
 async def test_server_that_publishes_elsewhere_after_a_restart_is_followed() -> None:
     with ScriptedPeer() as peer, ScriptedPeer() as elsewhere:
         agent = peer.add(ScriptedAgent())
-        async with connect(peer.endpoint, reconnect_delay_secs=0.1) as client:
+        async with connect(peer.endpoint, **PATIENT) as client:
             stream = await client.subscribe_status_updates()
             await take(stream, 1)
             peer.announced = elsewhere.pub_endpoint
@@ -260,7 +263,7 @@ async def test_closing_the_client_ends_its_subscriptions() -> None:
 async def test_impatient_reader_does_not_disturb_the_stream() -> None:
     with ScriptedPeer() as peer:
         agent = peer.add(ScriptedAgent())
-        async with connect(peer.endpoint, reconnect_delay_secs=0.1) as client:
+        async with connect(peer.endpoint, **PATIENT) as client:
             stream = await client.subscribe_status_updates()
             await take(stream, 1)
             peer.vanish()
