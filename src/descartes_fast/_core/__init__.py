@@ -43,7 +43,7 @@ from .messages import (
     Value,
     ZmqMessage,
 )
-from .peek import peek_header
+from .header import peek_header
 
 __all__ = [
     "DEFAULT_TIMEOUT_SECS",

@@ -5,17 +5,15 @@ from libc.stdint cimport uint8_t
 
 from ..errors import FieldError, MessageTooLarge
 
-from .buffer cimport Buffer, close_buffer, open_buffer, size_of_buffer
+from .buffer cimport Buffer, close_buffer, make_room, open_buffer, put_raw, size_of_buffer
+from .classes cimport as_message
 from .decode cimport decode_message
 from .encode cimport encode_message
 from .layout cimport Message, record_of
-from .classes cimport as_message
 
 MAX_MESSAGE_SIZE = 10 * 1024 * 1024
 ZMQ_PROTOCOL_VERSION = "1.0.0"
 DEFAULT_TIMEOUT_SECS = 30
-
-cdef size_t LIMIT = 10 * 1024 * 1024
 
 
 def validate_message_size(size: int, /) -> None:
@@ -24,24 +22,43 @@ def validate_message_size(size: int, /) -> None:
         raise MessageTooLarge(size, LIMIT)
 
 
-def serialize_zmq_message(message, /) -> bytes:
-    """Return a message's bytes, in the compact form.
+def serialize_zmq_message(message, /, prefix: bytes = b"") -> bytes:
+    """Return a message's bytes, in the compact form, behind ``prefix``.
 
-    Raises MessageTooLarge above ``MAX_MESSAGE_SIZE``, FieldError if it is no message.
+    A published frame is a topic, a NUL and a message: with the first two as ``prefix`` the
+    frame is made in one piece. Raises MessageTooLarge above ``MAX_MESSAGE_SIZE`` (the prefix
+    not counted), FieldError if it is no message.
     """
+    cdef bytes front = prefix
+    return encode_frame(<const uint8_t*><const char*>front, len(front), message)
+
+
+cdef bytes encode_frame(const uint8_t* prefix, size_t prefix_size, object message):
+    """Return one frame of a prefix and a message."""
     cdef uint8_t room[2048]
     cdef Buffer out
-    cdef Message* found = as_message(message)
-    if found == NULL or record_of(found).tag == NULL:
-        raise FieldError(f"{type(message).__name__} is not a message")
     open_buffer(&out, room, sizeof(room))
     try:
-        encode_message(&out, found)
-        if size_of_buffer(&out) > LIMIT:
-            raise MessageTooLarge(size_of_buffer(&out), LIMIT)
+        if prefix_size:
+            if make_room(&out, prefix_size):
+                raise MemoryError
+            put_raw(&out, prefix, prefix_size)
+        encode_into(&out, message)
         return (<const char*>out.start)[:size_of_buffer(&out)]
     finally:
         close_buffer(&out)
+
+
+cdef int encode_into(Buffer* out, object message) except -1:
+    """Write a message behind what the buffer holds. Raises as ``serialize_zmq_message``."""
+    cdef Message* found = as_message(message)
+    cdef size_t before = size_of_buffer(out)
+    if found == NULL or record_of(found).tag == NULL:
+        raise FieldError(f"{type(message).__name__} is not a message")
+    encode_message(out, found)
+    if size_of_buffer(out) - before > LIMIT:
+        raise MessageTooLarge(size_of_buffer(out) - before, LIMIT)
+    return 0
 
 
 def deserialize_zmq_message(data, /):
@@ -50,14 +67,27 @@ def deserialize_zmq_message(data, /):
     Raises MessageTooLarge above ``MAX_MESSAGE_SIZE``, ProtocolError for whatever is not one
     whole message.
     """
-    if type(data) is not bytes:
+    cdef bytes held
+    if type(data) is bytes:
+        held = <bytes>data
+    else:
         # A copy first: no other thread may change bytes that were already checked.
         view = memoryview(data)
-        if view.nbytes > LIMIT:
+        if <size_t>view.nbytes > LIMIT:
             raise MessageTooLarge(view.nbytes, LIMIT)
-        data = view.tobytes()
-    elif <size_t>len(<bytes>data) > LIMIT:
-        raise MessageTooLarge(len(<bytes>data), LIMIT)
-    return decode_message(
-        <const uint8_t*><const char*><bytes>data, len(<bytes>data), <PyObject*>data
-    )
+        held = view.tobytes()
+    return decode_from(<const uint8_t*><const char*>held, len(held), held)
+
+
+cdef object decode_from(const uint8_t* data, size_t size, bytes owner):
+    """Return the message in ``size`` bytes at ``data``, which lie inside ``owner``.
+
+    With ``owner`` None the bytes are copied, and need not outlive the call. Raises as
+    ``deserialize_zmq_message``.
+    """
+    if size > LIMIT:
+        raise MessageTooLarge(size, LIMIT)
+    if owner is None:
+        owner = (<const char*>data)[:size]
+        data = <const uint8_t*><const char*>owner
+    return decode_message(data, size, <PyObject*>owner)

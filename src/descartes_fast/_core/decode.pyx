@@ -94,7 +94,7 @@ cdef int decode_envelope(
             record[0] = find_tag(tag, size)
             if record[0] == NULL:
                 cur.pos = at
-                return ERR_TAG
+                return trace_name(cur, b"type", ERR_TAG)
             return decode_array(cur, owner, record[0], count - 1, made)
         return trace_name(cur, b"type", code)
     if code != ERR_TYPE:
