@@ -18,6 +18,7 @@ pub_endpoint = "ipc://{folder}/events"
 state_dir = "{folder}/state"
 server_id = "under-test"
 stop_grace_secs = 2
+output_limit_bytes = 4194304
 
 [backends.sh]
 command = ["sh", "-c", "{{task}}"]

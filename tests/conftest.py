@@ -87,12 +87,8 @@ def leak_watch(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def keeper_program(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
     """The keeper to start where coverage is measured, else ``None``."""
-    if sys.platform == "win32":
-        return None
-    from descartes_fast.server import keeper_process
-
     path = tmp_path_factory.mktemp("keeper") / "measured.py"
-    return path if write_measured_keeper(path, keeper_process._PROGRAM) else None
+    return path if write_measured_keeper(path) else None
 
 
 @pytest.fixture(autouse=True)

@@ -28,8 +28,8 @@ finally:
 """
 
 
-def write_measured_keeper(path: Path, keeper: Path) -> bool:
-    """Write to ``path`` a program that runs and measures ``keeper``; tell if anybody measures."""
+def write_measured_keeper(path: Path) -> bool:
+    """Write to ``path`` a program that runs and measures a keeper; tell if anybody measures."""
     try:
         import coverage
     except ImportError:
@@ -37,10 +37,12 @@ def write_measured_keeper(path: Path, keeper: Path) -> bool:
     measuring = coverage.Coverage.current()
     if measuring is None:
         return False
+    import descartes_fast
+
     program = _PROGRAM.format(
         packages=str(Path(coverage.__file__).parents[1]),
         data_file=str(Path(measuring.config.data_file).absolute()),
-        folder=str(keeper.parent),
+        folder=str(Path(descartes_fast.__file__).parent / "server" / "keeper"),
     )
     path.write_text(program)
     return True

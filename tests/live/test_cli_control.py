@@ -83,6 +83,14 @@ def test_write_gives_a_line_and_may_close(cli: CommandLine) -> None:
     assert cli("logs", agent_id).stdout == b"one\ntwo\xff\x00three"
 
 
+def test_write_of_more_than_an_agents_buffer_is_a_usage_error(cli: CommandLine) -> None:
+    agent_id = cli.spawn("sleep 60")
+    done = cli("write", agent_id, "-", stdin=b"x" * 1_100_000)
+    assert done.returncode == 2
+    assert b"attach" in done.stderr
+    cli("kill", agent_id)
+
+
 def test_write_to_an_ended_agent_is_one_line_and_exit_1(cli: CommandLine) -> None:
     agent_id = cli.ended("true")
     done = cli("write", agent_id, "hello")

@@ -104,3 +104,43 @@ def test_a_reader_that_has_gone_ends_a_command_quietly(cli: CommandLine) -> None
         assert following.wait(timeout=20) == 141
         assert following.stderr.read() == b""
     cli("wait", agent_id)
+
+
+def test_a_full_disk_under_stdout_is_one_line_and_exit_1(cli: CommandLine) -> None:
+    cli.ended("true")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "ps"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=clean_environment(DESCARTES_FAST_ENDPOINT=cli.endpoint),
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"descartes-fast: No space left on device\n"
+
+
+def test_closed_output_streams_are_no_error(cli: CommandLine) -> None:
+    for closed in (">&-", "2>&-"):
+        command = f'exec "$@" {closed}'
+        done = subprocess.run(
+            ["sh", "-c", command, "sh", *COMMAND, "ps"],
+            env=clean_environment(DESCARTES_FAST_ENDPOINT=cli.endpoint),
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 0, closed
+
+
+def test_text_that_the_locale_cannot_say_is_escaped(cli: CommandLine) -> None:
+    cli("spawn", "--backend", "sh", "--name", "na\u00efve", "--wait", "true")
+    done = _run("ps", DESCARTES_FAST_ENDPOINT=cli.endpoint, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert b"na\\xefve" in done.stdout
+
+
+def test_arguments_that_are_not_utf8_are_one_line(cli: CommandLine) -> None:
+    done = cli("spawn", "--backend", "sh", "\udcff")
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1

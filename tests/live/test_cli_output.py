@@ -26,6 +26,26 @@ def test_logs_follow_to_the_last_byte_of_a_megabyte(cli: CommandLine) -> None:
     assert done.returncode == 0
 
 
+def test_logs_follow_an_agent_that_is_silent_for_longer_than_the_timeout(
+    cli: CommandLine,
+) -> None:
+    agent_id = cli.spawn("sleep 2; echo late")
+    assert cli("--timeout", "0.5", "logs", "-f", agent_id).stdout == b"late\n"
+
+
+def test_logs_tell_how_much_was_trimmed(cli: CommandLine) -> None:
+    agent_id = cli.ended("head -c 9000000 /dev/zero; echo; echo end")
+    done = cli("logs", agent_id)
+    assert done.returncode == 0
+    assert done.stdout.endswith(b"\0\nend\n")
+    assert len(done.stdout) < 9_000_000
+    assert b"bytes of output are gone" in done.stderr
+    assert cli("logs", "--tail", "1", agent_id).stdout == b"end\n"
+    follow = cli("attach", "--no-stdin", "--history", agent_id)
+    assert follow.stdout.endswith(b"\0\nend\n")
+    assert b"bytes of output are gone" in follow.stderr
+
+
 def test_logs_tail_begins_with_the_last_lines(cli: CommandLine) -> None:
     agent_id = cli.ended("seq 1 30000")
     lines = [b"%d\n" % n for n in range(1, 30_001)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     ``argv`` are the arguments without the program's name; ``None`` means the process's own.
     """
+    screen.prepare()
     try:
         arguments = build_parser().parse_args(argv)
         code = _run(arguments)
@@ -29,10 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     except BrokenPipeError:
-        _silence_stdout()
+        screen.silence_stdout()
         return exits.BROKEN_PIPE
     except (DescartesError, OSError) as error:
         screen.complain(exits.words_of(error))
+        screen.silence_stdout()  # it may be what failed
         return exits.code_of(error)
     return code
 
@@ -54,10 +55,3 @@ def _loop_factory(arguments: Namespace) -> Callable[[], asyncio.AbstractEventLoo
 
         return uvloop.new_event_loop
     return None
-
-
-def _silence_stdout() -> None:
-    """Let the interpreter's last flush of what nobody reads any more go nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

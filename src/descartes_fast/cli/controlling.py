@@ -9,7 +9,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from .._core import BatchAgentResult, ControlCommandType, to_builtins
-from ..errors import from_wire
+from ..errors import UsageError, from_wire
 from . import exits, screen
 from .arguments import seconds
 from .session import connected, find, find_all
@@ -55,6 +55,7 @@ def add_commands(commands: Commands, shared: Parser) -> None:
     wait.set_defaults(handler=_wait)
 
 
+_WRITE_BYTES = 1024 * 1024  # what a server holds for an agent that is not reading
 _ID_HELP = "an agent's id, or as much of its beginning as is unique"
 
 
@@ -121,7 +122,7 @@ async def _write(arguments: Namespace) -> int:
     async with connected(arguments) as client:
         agent_id = await find(client, arguments.agent)
         data = await asyncio.to_thread(_data_of, arguments)
-        payload = {"data": list(data), "close": arguments.close}
+        payload = {"data": _sendable(data), "close": arguments.close}
         answer = await client.control_agent(agent_id, ControlCommandType.WRITE_STDIN, payload)
     if arguments.json:
         screen.json_document(to_builtins(answer))
@@ -130,10 +131,23 @@ async def _write(arguments: Namespace) -> int:
 
 def _data_of(arguments: Namespace) -> bytes:
     if arguments.text == "-":
-        return sys.stdin.buffer.read()
+        data = sys.stdin.buffer.read(_WRITE_BYTES + 1)
+        if len(data) > _WRITE_BYTES:
+            raise UsageError(
+                f"more than {_WRITE_BYTES} bytes on stdin; use attach, which has no limit"
+            )
+        return data
     text: str = arguments.text if arguments.no_newline else arguments.text + "\n"
     # As it was given: bytes that are not UTF-8 came as surrogates.
     return text.encode("utf-8", "surrogateescape")
+
+
+def _sendable(data: bytes) -> str | list[int]:
+    """Return bytes as a payload holds them: text where they are, else one by one."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return list(data)
 
 
 async def _wait(arguments: Namespace) -> int:

@@ -8,7 +8,9 @@ the terminal; output of agents is bytes and is passed on as it is.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import sys
@@ -31,9 +33,11 @@ __all__ = [
     "json_document",
     "json_line",
     "line",
+    "prepare",
     "short",
     "show_json",
     "show_output",
+    "silence_stdout",
     "table",
     "write_stderr",
     "write_stdout",
@@ -49,6 +53,24 @@ _STYLES = {
     "error": "red",
     "terminated": "magenta",
 }
+
+
+def prepare() -> None:
+    """Make stdout and stderr take whatever text comes, also where they are closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the end
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def silence_stdout() -> None:
+    """Let the interpreter's last flush, of what cannot be written any more, go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def is_terminal() -> bool:

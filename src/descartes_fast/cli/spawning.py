@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from .._core import AgentConfig, AgentInfo, replace, to_builtins
+from .._core import MAX_MESSAGE_SIZE, AgentConfig, AgentInfo, replace, to_builtins
 from ..client import ZmqClient
 from ..errors import AgentError, UsageError
 from ..spawning import spawn_all
@@ -91,13 +91,18 @@ def _config_of(arguments: Namespace) -> AgentConfig:
     return AgentConfig(
         name=arguments.name or f"{arguments.backend}-{uuid4().hex[:6]}",
         model_backend=arguments.backend,
-        task=sys.stdin.read() if arguments.task == "-" else arguments.task,
+        task=_task_on_stdin() if arguments.task == "-" else arguments.task,
         context=context,
         system_prompt=arguments.system_prompt,
         environment=dict(arguments.env),
         model=arguments.model,
         tool_level=arguments.tool_level,
     )
+
+
+def _task_on_stdin() -> str:
+    """Read a task, at most what fits into a message; the server says it if that is too much."""
+    return sys.stdin.buffer.read(MAX_MESSAGE_SIZE).decode(errors="replace")
 
 
 async def _see_through(client: ZmqClient, info: AgentInfo, arguments: Namespace) -> int:

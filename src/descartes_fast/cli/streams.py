@@ -13,7 +13,7 @@ from uuid import UUID
 
 from .._core import ControlCommandType, LogStreamMessage, LogStreamType
 from ..client import ZmqClient
-from ..errors import InvalidState, OutputGone, WouldBlock
+from ..errors import InvalidState, OutputGone, Unsupported, WouldBlock
 from ..subscription import Subscription
 from . import screen
 
@@ -90,18 +90,26 @@ async def tail_offset(client: ZmqClient, agent_id: UUID, stream: LogStreamType, 
 async def stream_length(client: ZmqClient, agent_id: UUID, stream: LogStreamType) -> int:
     """Return how many bytes an agent has written to a stream."""
     response = await client.control_agent(agent_id, ControlCommandType.GET_STATUS)
-    return int(response.data[f"{stream.value}_bytes"])
+    return int(_with(response.data, f"{stream.value}_bytes")[f"{stream.value}_bytes"])
 
 
 async def _read(
     client: ZmqClient, agent_id: UUID, stream: LogStreamType, offset: int, limit: int, *, wait: bool
 ) -> dict[str, Any]:
     payload: dict[str, Any] = {"offset": offset, "max_bytes": limit, "encoding": "base64"}
+    timeout_secs = client.config.request_timeout_secs
     if wait:
         payload["wait_secs"] = _LONG_POLL_SECS
-    response = await client.control_agent(agent_id, _READS[stream], payload)
-    data: dict[str, Any] = response.data
-    return data
+        timeout_secs += _LONG_POLL_SECS
+    response = await client.control_agent(agent_id, _READS[stream], payload, timeout_secs)
+    return _with(response.data, "data", "offset", "eof")
+
+
+def _with(data: Any, *names: str) -> dict[str, Any]:
+    """Return the data of a response if it has these fields; Rust's server sends others."""
+    if isinstance(data, dict) and all(name in data for name in names):
+        return data
+    raise Unsupported("this server cannot read output at an offset; use attach, or query")
 
 
 async def feed_stdin(client: ZmqClient, agent_id: UUID) -> None:
