@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from descartes_fast.errors import CommunicationError, InvalidContext, NotFound, SpawnFailed
+from descartes_fast.server import keeper_process
 from descartes_fast.server.keeper_link import KeeperLink
 from live.keepers import Events, TestKeeper, is_alive, open_keeper, until
 
@@ -338,9 +339,8 @@ async def test_runtime_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> 
 
 async def test_keeper_that_cannot_start_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    program = "descartes_fast.server.keeper_process._PROGRAM"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(program, Path("/no/such/program"))
+        patch.setattr(keeper_process, "_PROGRAM", Path("/no/such/program"))
         with pytest.raises(CommunicationError, match="did not start"):
             await KeeperLink.open(tmp_path / "run", Events())
 

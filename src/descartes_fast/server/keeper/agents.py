@@ -29,7 +29,7 @@ __all__ = ["Agents"]
 _REST_GRACE_SECS = 2.0  # for what a leader that has exited left behind
 _GIVE_UP_SECS = 5.0  # after SIGKILL: a process that hangs in the kernel holds up no report
 _LOOK_SECS = 0.005  # between two looks at the process table while something is ending
-_LOOK_SHARE = 5  # ... and at least so many times what a look took
+_LOOK_SHARE = 5  # ... and at least so many times the processor time of one
 _REMEMBER_SECS = 0.05  # a thousand agents stopped together cost few looks, not a thousand
 _GROWTH_SECS = 0.002
 
@@ -335,14 +335,14 @@ class Agents:
 
     def _look(self) -> None:
         """Look at the process table once for all agents that are ending."""
-        began = self._looked_at = time.monotonic()
+        now = self._looked_at = time.monotonic()
+        began = time.thread_time()
         members = self._trees.members(self._leaders)
         for agent in list(self._ending):
-            self._end_rest(agent, members.get(agent.id, []), began)
-        cost = time.monotonic() - began
+            self._end_rest(agent, members.get(agent.id, []), now)
         self._look_wanted = bool(self._ending)
-        pause = max(_LOOK_SECS, cost * _LOOK_SHARE)
-        self._next_look_at = began + cost + pause
+        pause = max(_LOOK_SECS, (time.thread_time() - began) * _LOOK_SHARE)
+        self._next_look_at = time.monotonic() + pause
         # Also with nothing left: an exit before then asks for a look that has to wait.
         self._loop.call_later(pause, lambda: None)
 

@@ -59,12 +59,14 @@ class _Opened(contextlib.ExitStack):
     """Descriptors and files that are given back unless all goes well."""
 
     def file(self, path: str) -> int:
-        directory = os.path.dirname(path)
-        if not os.path.isdir(directory):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            directory = os.path.dirname(path)
             os.makedirs(directory, mode=0o700)
             self.callback(os.rmdir, directory)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(path, flags, 0o600)
+            fd = os.open(path, flags, 0o600)
         self.callback(remove_output, path)
         self.callback(os.close, fd)
         return fd
