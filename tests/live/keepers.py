@@ -18,7 +18,8 @@ from descartes_fast.server.keeper_link import Ended, KeeperLink, Launch, OutputG
 __all__ = ["Events", "TestKeeper", "is_alive", "open_keeper", "until"]
 
 
-if "coverage" in sys.modules:
+_coverage = sys.modules.get("coverage")
+if _coverage is not None and _coverage.Coverage.current() is not None:
     # Coverage comes into a process by its site-packages, which the keeper has no need of.
     keeper_process.PYTHON_OPTIONS = ("-X", "utf8")
 

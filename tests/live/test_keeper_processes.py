@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from descartes_fast.errors import CommunicationError, InvalidContext, NotFound, SpawnFailed
-from descartes_fast.server import keeper_process
+from descartes_fast.server import keeper_link, keeper_process
 from descartes_fast.server.keeper_link import KeeperLink
 from live.keepers import Events, TestKeeper, is_alive, open_keeper, until
 
@@ -335,6 +335,35 @@ async def test_runtime_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> 
 
     with pytest.raises(UsageError, match="too long"):
         await KeeperLink.open(tmp_path / ("x" * 120), Events())
+
+
+async def test_keeper_that_hangs_is_killed_when_it_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_link, "_END_SECS", 0.2)
+    async with open_keeper(tmp_path) as keeper:
+        os.kill(keeper.link.pid, signal.SIGSTOP)
+    assert not is_alive(keeper.link.pid)
+    assert not keeper.events.lost
+
+
+async def test_keeper_that_ends_before_it_answers_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program"
+    program.write_text(
+        "import socket, sys\n"
+        "listener = socket.socket(socket.AF_UNIX)\n"
+        "listener.bind(sys.argv[2])\n"
+        "listener.listen()\n"
+        "print('ready', flush=True)\n"
+        "listener.accept()\n"
+    )
+    monkeypatch.setattr(keeper_process, "_PROGRAM", program)
+    events = Events()
+    with pytest.raises(CommunicationError):
+        await KeeperLink.open(tmp_path / "run", events)
+    assert not events.lost
 
 
 async def test_keeper_that_cannot_start_is_an_error(tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ class KeeperLink:
         self._wire = KeeperWire(connection, self._receive, self._lose)
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._last_id = 0
+        self._greeted = False
         self._closing = False
         self._lost: str | None = None
         self._closed: asyncio.Task[None] | None = None
@@ -151,6 +152,7 @@ class KeeperLink:
         try:
             async with asyncio.timeout(_HELLO_SECS):
                 await link._ask("hello", version=VERSION)
+            link._greeted = True
         except BaseException as error:
             link._closing = True
             process.kill()
@@ -267,9 +269,13 @@ class KeeperLink:
 
     async def _close(self, grace_secs: float) -> None:
         if self._lost is None and not self._closing:
-            with contextlib.suppress(CommunicationError, ExecutionError, TimeoutError):
+            try:
                 async with asyncio.timeout(grace_secs + _END_SECS):
                     await self._ask("end", grace_secs=grace_secs)
+            except (CommunicationError, ExecutionError):
+                pass
+            except TimeoutError:
+                self._process.kill()
         self._closing = True
         self._wire.close()
         await asyncio.to_thread(reap_keeper, self._process)
@@ -328,7 +334,7 @@ class KeeperLink:
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(CommunicationError(reason))
-        if not self._closing and self._closed is None:
+        if self._greeted and not self._closing and self._closed is None:
             self._events.keeper_lost(reason)
 
 

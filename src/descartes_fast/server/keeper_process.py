@@ -25,7 +25,7 @@ _MAX_SOCKET_PATH_BYTES = 103  # sun_path on macOS; 107 on Linux
 _READ_BYTES = 256 * 1024
 _UNSENT_BYTES = 1024 * 1024
 _START_SECS = 15.0
-_REAP_SECS = 15.0
+_REAP_SECS = 5.0
 
 
 def start_keeper(runtime_dir: Path, instance: str) -> tuple[subprocess.Popen[bytes], socket.socket]:

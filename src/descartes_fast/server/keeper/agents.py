@@ -16,7 +16,7 @@ from typing import Any
 
 from .agent import Agent, Phase
 from .exits import choose_exits
-from .input_pipe import InputClosed, InputFull, InputPipe
+from .input_pipe import BUFFER_BYTES, InputClosed, InputFull, InputPipe
 from .loop import WRITE, Loop
 from .output_pipe import Budget, OutputPipe
 from .protocol import Refusal
@@ -126,7 +126,9 @@ class Agents:
             raise Refusal("state", "the agent's stdin is closed") from None
         except InputFull:
             raise Refusal(
-                "would_block", "the agent does not read its stdin and the buffer before it is full"
+                "would_block",
+                f"the agent does not read its stdin: {len(data)} bytes more do not fit into "
+                f"the {BUFFER_BYTES} bytes kept for it",
             ) from None
         finally:
             self._feed(agent)
