@@ -136,10 +136,10 @@ def _described(pid: int, words: str) -> str:
 
 
 def _descriptors() -> dict[int, str]:
-    folder = Path("/proc/self/fd")
-    if not folder.exists():
-        folder = Path("/dev/fd")
     found: dict[int, str] = {}
+    folder = Path("/proc/self/fd") if sys.platform == "linux" else Path("/dev/fd")
+    if not folder.exists():
+        return found
     for name in os.listdir(folder):
         try:
             found[int(name)] = os.readlink(folder / name)
