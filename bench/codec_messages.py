@@ -1,4 +1,4 @@
-"""The six typical messages that the codec benchmarks measure, and how to read every field."""
+"""The six typical messages of the codec benchmarks, how to read them and how to make them."""
 
 # ruff: noqa: B018
 
@@ -174,3 +174,17 @@ READERS: dict[str, Callable[[Any], None]] = {
     "log_message": _read_log_message,
     "list_agents": _read_list_agents,
 }
+
+
+def remake(message: Any) -> Callable[[], Any]:
+    """Return a function that makes the message again from its fields, parts and all.
+
+    Works for our types and for msgspec's, which are made from the same table.
+    """
+    kind = type(message)
+    names = getattr(kind, "__struct_fields__", None) or kind.__match_args__
+    fields = {}
+    for name in names:
+        value = getattr(message, f"{name}_ns", None) or getattr(message, name)
+        fields[name] = list(value) if isinstance(value, tuple) else value
+    return lambda: kind(**fields)

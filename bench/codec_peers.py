@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -18,30 +17,34 @@ from descartes_fast._core.schema import ENVELOPES, RECORDS, Field, Record
 
 from .codec_messages import MESSAGES
 
+LIBRARIES = ("descartes-fast", "msgspec", "msgpack", "ormsgpack", "json")
+TYPED = ("descartes-fast", "msgspec")
+
 
 @dataclass(frozen=True)
 class Codec:
     """One library and one message: what it encodes, its bytes, and its two functions."""
 
-    library: str
     value: Any
     data: bytes
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
 
 
-class _Time(msgspec.Struct, array_like=True, frozen=True):
+class Time(msgspec.Struct, array_like=True, frozen=True):
+    """A point in time for msgspec, in the wire's two numbers."""
+
     secs: int
     nanos: int
 
 
-_TYPES: dict[str, Any] = {
+TYPES: dict[str, Any] = {
     "text": str,
     "boolean": bool,
     "u64": int,
     "i64": int,
     "uuid": UUID,
-    "time": _Time,
+    "time": Time,
     "octets": list[int],
     "value": Any,
     "text_map": dict[str, str],
@@ -51,76 +54,64 @@ _TYPES: dict[str, Any] = {
 }
 
 
-def _struct(record: Record, known: dict[str, Any]) -> Any:
-    """Return the msgspec type of one record of our table."""
-    required = [(f.name, _type(f, known)) for f in record.fields if f.required]
-    # msgspec takes the fields in order, those with a default last; the table has none between
-    # required ones but for status and message of a status update, which therefore are given one.
-    fields: list[Any] = []
-    last = max((i for i, f in enumerate(record.fields) if f.required), default=-1)
-    for i, f in enumerate(record.fields):
-        if i <= last:
-            fields.append((f.name, _type(f, known)))
-        elif f.optional:
-            fields.append((f.name, _type(f, known), None))
-        elif isinstance(f.default, (dict, tuple)):
-            factory: Any = dict if isinstance(f.default, dict) else list
-            fields.append((f.name, _type(f, known), msgspec.field(default_factory=factory)))
-        else:
-            fields.append((f.name, _type(f, known), f.default))
-    del required
-    return msgspec.defstruct(
-        record.name, fields, array_like=True, frozen=True, tag=record.tag or None
-    )
-
-
-def _type(f: Field, known: dict[str, Any]) -> Any:
-    if f.kind == "word":
-        assert isinstance(f.of, type)
-        assert issubclass(f.of, StrEnum)
-        kind: Any = f.of
-    elif f.kind == "nested":
-        kind = known[str(f.of)]
-    elif f.kind == "nested_list":
-        kind = list[known[str(f.of)]]
+def codec(library: str, name: str) -> Codec:
+    """Return one library's codec for the message of that name, checked to give it back."""
+    message = MESSAGES[name]
+    data = serialize_zmq_message(message)
+    if library == "descartes-fast":
+        found = Codec(message, data, serialize_zmq_message, deserialize_zmq_message)
+    elif library == "msgspec":
+        decode = msgspec.msgpack.Decoder(msgspec_union()).decode
+        encode = msgspec.msgpack.Encoder(uuid_format="bytes").encode
+        found = Codec(decode(data), data, encode, decode)
+    elif library == "json":
+        form = to_builtins(message)
+        found = Codec(form, json.dumps(form).encode(), lambda v: json.dumps(v).encode(), json.loads)
     else:
-        kind = _TYPES[f.kind]
-    return kind | None if f.optional and kind is not Any else kind
+        module: Any = {"msgpack": msgpack, "ormsgpack": ormsgpack}[library]
+        found = Codec(msgpack.unpackb(data), data, module.packb, module.unpackb)
+    assert found.decode(found.encode(found.value)) == found.value
+    return found
 
 
-def _msgspec() -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]]:
+def msgspec_union() -> Any:
+    """Return the union of all messages, as msgspec types made from the same table."""
     known: dict[str, Any] = {}
     for record in RECORDS:
         known[record.name] = _struct(record, known)
     union: Any = known[ENVELOPES[0].name]
     for record in ENVELOPES[1:]:
         union |= known[record.name]
-    decoder = msgspec.msgpack.Decoder(union)
-    encoder = msgspec.msgpack.Encoder(uuid_format="bytes")
-    return encoder.encode, decoder.decode
+    return union
 
 
-def codecs(name: str) -> list[Codec]:
-    """Return ours first, then the others, for the message of that name."""
-    message = MESSAGES[name]
-    data = serialize_zmq_message(message)
-    spec_encode, spec_decode = _msgspec()
-    generic = msgpack.unpackb(data, strict_map_key=False)
-    form = to_builtins(message)
-    found = [
-        Codec("descartes-fast", message, data, serialize_zmq_message, deserialize_zmq_message),
-        Codec("msgspec", spec_decode(data), data, spec_encode, spec_decode),
-        Codec("msgpack", generic, data, msgpack.packb, msgpack.unpackb),
-        Codec("ormsgpack", generic, data, ormsgpack.packb, ormsgpack.unpackb),
-        Codec(
-            "json",
-            form,
-            json.dumps(form).encode(),
-            lambda value: json.dumps(value).encode(),
-            json.loads,
-        ),
-    ]
-    for codec in found:
-        # Outside the timed part: each library gives back what it was given.
-        assert codec.decode(codec.encode(codec.value)) == codec.value, codec.library
-    return found
+def _struct(record: Record, known: dict[str, Any]) -> Any:
+    fields: list[Any] = []
+    last_required = max((i for i, f in enumerate(record.fields) if f.required), default=-1)
+    for i, field in enumerate(record.fields):
+        kind = _type(field, known)
+        if i <= last_required:
+            fields.append((field.name, kind))
+        elif field.optional:
+            fields.append((field.name, kind, None))
+        elif isinstance(field.default, (dict, tuple)):
+            factory: Any = dict if isinstance(field.default, dict) else list
+            fields.append((field.name, kind, msgspec.field(default_factory=factory)))
+        else:
+            fields.append((field.name, kind, field.default))
+    return msgspec.defstruct(
+        record.name, fields, array_like=True, frozen=True, tag=record.tag or None
+    )
+
+
+def _type(field: Field, known: dict[str, Any]) -> Any:
+    kind: Any
+    if field.kind == "word":
+        kind = field.of
+    elif field.kind == "nested":
+        kind = known[str(field.of)]
+    elif field.kind == "nested_list":
+        kind = list[known[str(field.of)]]  # type: ignore[misc]
+    else:
+        kind = TYPES[field.kind]
+    return kind | None if field.optional and kind is not Any else kind

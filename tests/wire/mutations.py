@@ -54,7 +54,7 @@ def _change(data: bytearray, source: random.Random, whole: list[bytes]) -> None:
         data[at : at + 1] = source.choice(PIECES)
     elif kind == 6:
         other = source.choice(whole)
-        begin = source.randrange(len(other))
+        begin = source.randrange(len(other) + 1)
         data[at:at] = other[begin : begin + source.choice((1, 2, 5, 18, 40))]
     else:
         del data[at:]

@@ -16,7 +16,7 @@ from .construct cimport construct, refusal, replaced
 from .decode cimport build_slice, decode_part
 from .encode cimport encode_record
 from .layout cimport (
-    ABSENT, MAX_FIELDS, NO_TIME, TIME, UUID, WORD, Field, Message, Py_DecRef, Py_IncRef,
+    ABSENT, MAX_FIELDS, NO_TIME, SLOTS_AT, TIME, UUID, WORD, Field, Message, Py_DecRef, Py_IncRef,
     Py_XDecRef, PyObject_Free, Record, Slice, is_slice, load_slot, owned, publish_slot, record_of,
     slice_of, time_of, uuid_of,
 )
@@ -260,9 +260,7 @@ cdef object _make_type(Record* record, object declared):
         else:
             members[member_count].name = field.name
             members[member_count].type = T_OBJECT_EX
-            members[member_count].offset = (
-                <char*>&(<Message*>NULL).slots[field.index] - <char*>NULL
-            )
+            members[member_count].offset = SLOTS_AT + field.index * sizeof(PyObject*)
             members[member_count].flags = READONLY
             members[member_count].doc = NULL
             member_count += 1

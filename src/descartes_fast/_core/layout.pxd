@@ -86,6 +86,7 @@ cdef extern from *:
     """
     #ifndef DESCARTES_FAST_LAYOUT
     #define DESCARTES_FAST_LAYOUT
+    #include <stddef.h>
     #include <stdint.h>
     typedef struct {
         PyObject_HEAD
@@ -129,6 +130,7 @@ cdef extern from *:
     bint publish_slot "descartes_fast_publish"(PyObject** slot, PyObject* value) noexcept
 
     bint HAVE_GIL "DESCARTES_FAST_HAVE_GIL"
+    uint32_t SLOTS_AT "offsetof(descartes_fast_message, slots)"
 
     # A new reference as an object; NULL, with an exception set, raises it.
     object owned "descartes_fast_owned"(PyObject* reference)

@@ -10,7 +10,7 @@ from libc.string cimport memcmp
 
 from .layout cimport (
     BOOLEAN, I64, MAX_FIELDS, NESTED, NESTED_LIST, OCTETS, TEXT, TEXT_LIST, TEXT_MAP, TIME, U64,
-    UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Kind, Message, Record, Slice, Time, Words,
+    SLOTS_AT, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Kind, Record, Slice, Time, Words,
 )
 from .wire cimport load_ends
 
@@ -129,8 +129,7 @@ cdef int _lay_out(Record* record, object declared) except -1:
     record.count = <uint32_t>len(declared.fields)
     record.trimmed = declared.trimmed
     record.required = 0
-    at = <uint32_t>((<char*>&(<Message*>NULL).slots[0]) - <char*>NULL)
-    at += record.count * <uint32_t>sizeof(PyObject*)
+    at = SLOTS_AT + record.count * <uint32_t>sizeof(PyObject*)
     record.slices_at = at
     record.slices = 0
     for i, entry in enumerate(declared.fields):

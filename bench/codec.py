@@ -1,0 +1,116 @@
+"""The table of ``python -m bench codec``: each library beside ours, in nanoseconds and ratios.
+
+Every library runs in a process of its own, on the same messages, one after the other and as
+often as ``--rounds`` says; the table shows medians of the runs' medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from importlib.metadata import version
+from pathlib import Path
+
+OURS = "descartes-fast"
+PEER = "msgspec"
+LIBRARIES = (OURS, PEER, "msgpack", "ormsgpack", "json")
+OPERATIONS = ("decode", "decode and read all", "encode", "make and encode")
+# It wins by far, and would only flatter the means.
+NOT_IN_MEANS = "log_message"
+
+Times = dict[tuple[str, str, str], list[float]]
+
+
+def measure(library: str, max_time_secs: float) -> list[dict[str, object]]:
+    """Run the benchmarks of one library and return what pytest-benchmark saw."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        command = [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+            "-c", os.devnull, "--rootdir", str(Path(__file__).parent.parent),
+            "-o", "python_files=bench_*.py", "-o", "python_functions=bench_*",
+            "--benchmark-disable-gc", "--benchmark-warmup=on",
+            f"--benchmark-max-time={max_time_secs}", "--benchmark-min-time=0.0002",
+            f"--benchmark-json={report}", str(Path(__file__).with_name("bench_codec.py")),
+        ]  # fmt: skip
+        environ = os.environ | {"DESCARTES_FAST_BENCH_LIBRARY": library}
+        ran = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+        if ran.returncode:
+            raise SystemExit(ran.stdout + ran.stderr)
+        found: list[dict[str, object]] = json.loads(report.read_text())["benchmarks"]
+        return found
+
+
+def collect(rounds: int, max_time_secs: float) -> tuple[Times, dict[tuple[str, str], int]]:
+    """Return the medians of every round, and the sizes."""
+    times: Times = defaultdict(list)
+    sizes = {}
+    for _ in range(rounds):
+        for library in LIBRARIES:
+            for entry in measure(library, max_time_secs):
+                info: dict[str, str] = entry["extra_info"]  # type: ignore[assignment]
+                stats: dict[str, float] = entry["stats"]  # type: ignore[assignment]
+                times[info["operation"], info["message"], library].append(stats["median"] * 1e9)
+                sizes[info["message"], library] = int(info["size"])
+    return times, sizes
+
+
+def table(times: Times, sizes: dict[tuple[str, str], int]) -> str:
+    """Return the table: nanoseconds of ours, and how many times longer the others take."""
+    messages = list(dict.fromkeys(message for _, message, _ in times))
+    lines = []
+    for operation in OPERATIONS:
+        libraries = [lib for lib in LIBRARIES if (operation, messages[0], lib) in times]
+        others = [lib for lib in libraries if lib != OURS]
+        lines.append(
+            f"{operation:<20}{'bytes':>7}{OURS + ' ns':>20}{'spread':>8}"
+            + "".join(f"{'x ' + lib:>13}" for lib in others)
+        )
+        ratios: dict[str, list[float]] = defaultdict(list)
+        for message in messages:
+            ours = times[operation, message, OURS]
+            mine = statistics.median(ours)
+            row = f"{message:<20}{sizes[message, OURS]:>7}{mine:>20.0f}"
+            row += f"{(max(ours) - min(ours)) / mine:>8.0%}"
+            for lib in others:
+                ratio = statistics.median(times[operation, message, lib]) / mine
+                row += f"{ratio:>13.2f}"
+                if message != NOT_IN_MEANS:
+                    ratios[lib].append(ratio)
+            lines.append(row)
+        means = "".join(f"{statistics.geometric_mean(ratios[lib]):>13.2f}" for lib in others)
+        lines += [f"{'geometric mean':<20}{'without ' + NOT_IN_MEANS:>35}{means}", ""]
+    lines.append(
+        "bytes: "
+        + ", ".join(
+            f"{message} {sizes[message, OURS]} (json {sizes[message, 'json']})"
+            for message in messages
+        )
+    )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Measure and print. ``--json`` prints the medians as JSON, for a comparison of two builds."""
+    parser = argparse.ArgumentParser(prog="python -m bench codec", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--max-time", type=float, default=0.1, help="seconds for each benchmark")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    times, sizes = collect(options.rounds, options.max_time)
+    if options.json:
+        print(json.dumps([[*key, statistics.median(found)] for key, found in times.items()]))
+        return 0
+    names = (*LIBRARIES[:-1],)
+    print(f"Python {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores; "
+          + ", ".join(f"{name} {version(name)}" for name in names))  # fmt: skip
+    print("x: how many times longer the other library takes\n")
+    print(table(times, sizes))
+    return 0
