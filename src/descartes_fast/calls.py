@@ -130,7 +130,14 @@ class PendingCalls:
             self._timer.cancel()
         now = self._loop.time()
         self._timer_at = min(max(when, now + _TIMER_RESOLUTION_SECS), now + _TIMER_LIMIT_SECS)
-        self._timer = self._loop.call_at(self._timer_at, self._expire)
+        self._timer = self._loop.call_at(self._timer_at, self._let_answers_in)
+
+    def _let_answers_in(self) -> None:
+        """Time is up for a call; but its answer may be there, unread.
+
+        After the loop was held up, uvloop runs timers before it looks at sockets.
+        """
+        self._timer = self._loop.call_later(_TIMER_RESOLUTION_SECS, self._expire)
 
     def _expire(self) -> None:
         self._timer = None

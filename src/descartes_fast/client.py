@@ -8,7 +8,7 @@ from dataclasses import replace as with_changes
 from enum import StrEnum
 from signal import Signals
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import zmq
 
@@ -55,6 +55,9 @@ __all__ = ["AgentExit", "ZmqAgentRunner", "ZmqClient", "connect"]
 
 # A message holds as much, and what is around the data.
 _STDIN_LIMIT_BYTES = MAX_MESSAGE_SIZE - 1024
+# Log messages are up to 64 KiB, and a lost one is read again; updates are small.
+_LOG_MESSAGES_WAITING = 1_000
+_UPDATES_WAITING = 20_000
 
 E = TypeVar("E", bound=StrEnum)
 S = TypeVar("S", StatusSubscription, PolledStatus, LogFollower, CountedLogs)
@@ -449,20 +452,20 @@ class ZmqClient:
 
     def _log_feed(self) -> Feed:
         if self._logs is None:
-            self._logs = self._open_feed()
+            self._logs = self._open_feed(_LOG_MESSAGES_WAITING)
         return self._logs
 
     def _status_feed(self) -> Feed:
         if self._status is None:
-            self._status = self._open_feed()
+            self._status = self._open_feed(_UPDATES_WAITING)
         return self._status
 
-    def _open_feed(self) -> Feed:
+    def _open_feed(self, high_water_mark: int) -> Feed:
         endpoint = self._requests().profile.pub_endpoint
         if endpoint is None:
             raise Unsupported("the server does not say where it publishes; set pub_endpoint")
         assert self._context is not None
-        return Feed(self._config, self._context, endpoint)
+        return Feed(self._config, self._context, endpoint, high_water_mark=high_water_mark)
 
     def _found(self, profile: ServerProfile) -> None:
         """The server is there (again); it may publish elsewhere now."""
@@ -476,6 +479,10 @@ class ZmqClient:
         for feed in (self._logs, self._status):
             if feed is not None:
                 feed.fail(make_error, final=not self._config.auto_reconnect)
+
+
+if TYPE_CHECKING:  # mypy holds the client to the interface here
+    _runner: type[ZmqAgentRunner] = ZmqClient
 
 
 @contextlib.asynccontextmanager

@@ -165,7 +165,9 @@ class Connection:
             self._calls.close()
             self._unsent.clear()
             self._close_socket()
-            self._outcome.cancel()
+            if not self._outcome.done():
+                self._outcome.set_exception(CommunicationError("the client was disconnected"))
+                self._outcome.exception()  # marks it as seen: nobody may be waiting
         await asyncio.gather(self._supervisor, return_exceptions=True)
 
     # The socket

@@ -45,7 +45,8 @@ class Feed:
     """One SUB socket and its listeners by topic.
 
     Topics are whole topics, ``status/`` or one hexadecimal digit (all agents whose id
-    begins with it). ``broken_messages`` counts what could not be understood.
+    begins with it). ``high_water_mark`` is how many messages may wait in the socket while
+    the program does not let the loop run. ``broken_messages`` counts what could not be understood.
     """
 
     def __init__(
@@ -53,11 +54,14 @@ class Feed:
         config: ZmqRunnerConfig,
         context: zmq.Context[zmq.Socket[bytes]],
         endpoint: str,
+        *,
+        high_water_mark: int,
     ) -> None:
         self.broken_messages = 0
         self._config = config
         self._context = context
         self._endpoint = endpoint
+        self._high_water_mark = high_water_mark
         self._loop = asyncio.get_running_loop()
         self._listeners: dict[bytes, list[Listener]] = {}
         self._syncs: dict[bytes, asyncio.Future[None]] = {}
@@ -138,6 +142,7 @@ class Feed:
         socket = self._context.socket(zmq.SUB)
         try:
             set_client_options(socket, self._endpoint, self._config)
+            socket.set(zmq.RCVHWM, self._high_water_mark)
             for topic in (*self._listeners, *self._syncs):
                 socket.subscribe(topic)
             self._channel = Channel(socket, self._receive)

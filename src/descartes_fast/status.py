@@ -184,6 +184,7 @@ class PolledStatus(Subscription[StatusUpdate]):
         self._requests = requests
         self._agent_id = agent_id
         self._known: dict[UUID, AgentStatus] = {}
+        self._told = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -205,14 +206,17 @@ class PolledStatus(Subscription[StatusUpdate]):
             await asyncio.sleep(_POLL_SECS)
             try:
                 await self._look()
+                self._told = False
             except NotFound as error:
                 self._put(error)
                 self._end()
             except DescartesError as error:
-                self._put(error)
+                if not self._told:
+                    self._put(error)
+                    self._told = True
 
     async def _look(self) -> None:
-        first = not self._known
+        first = self._task is None
         if self._agent_id is not None:
             updates = [_from_details(await self._requests.details(self._agent_id))]
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import socket
 import time
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from descartes_fast import (
     AgentConfig,
+    AgentStatus,
     CommunicationError,
     ControlCommand,
     ControlCommandType,
@@ -372,3 +374,25 @@ async def test_consuming_read_is_no_read_that_may_be_repeated() -> None:
             peer.vanish()
             with pytest.raises(CommunicationError):
                 await call
+
+
+async def test_disconnect_while_another_task_connects_tells_it() -> None:
+    with ScriptedPeer() as peer:
+        peer.handler = lambda request: None
+        client = ZmqClient()
+        connecting = asyncio.ensure_future(client.connect(peer.endpoint))
+        also = asyncio.ensure_future(client.connect(peer.endpoint))
+        await until(lambda: peer.count(HealthCheckRequest) == 1)
+        await client.disconnect()
+        for task in (connecting, also):
+            with pytest.raises(CommunicationError, match="disconnected"):
+                await task
+
+
+async def test_endless_times_are_taken() -> None:
+    with ScriptedPeer() as peer:
+        agent = peer.add(ScriptedAgent(AgentStatus.COMPLETED))
+        times = {"request_timeout_secs": math.inf, "connection_timeout_secs": math.inf}
+        async with connect(peer.endpoint, **times) as client:
+            assert await client.get_agent_status(agent.id) == "completed"
+            assert (await client.wait_agent(agent.id, math.inf)).status == "completed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 from uuid import uuid4
 
@@ -324,3 +325,13 @@ async def test_mistakes_in_arguments_are_usage_errors(mistake: Any) -> None:
             with pytest.raises(UsageError):
                 await mistake(client, agent.id)
             assert peer.count(ListAgentsRequest) == 0
+
+
+async def test_answer_that_came_while_the_loop_was_held_up_is_not_a_timeout() -> None:
+    with ScriptedPeer() as peer:
+        agent = peer.add(ScriptedAgent())
+        async with connect(peer.endpoint, request_timeout_secs=0.2) as client:
+            call = asyncio.ensure_future(client.get_agent_status(agent.id))
+            await asyncio.sleep(0)
+            time.sleep(0.5)  # noqa: ASYNC251 (that is the fault)
+            assert await call == "running"

@@ -21,6 +21,7 @@ from descartes_fast import (
     connect,
     serialize_zmq_message,
 )
+from descartes_fast import feed as feed_module
 from descartes_fast import status as status_module
 from scripted_peer import ScriptedAgent, ScriptedPeer, until
 
@@ -278,3 +279,22 @@ async def test_impatient_reader_does_not_disturb_the_stream() -> None:
                 break
             assert update.status == "failed"
             assert peer.count(ControlCommand) <= 1
+
+
+async def test_publisher_whose_connection_is_dead_is_connected_to_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feed_module, "_SYNC_REPEAT_SECS", 0.05)
+    with ScriptedPeer() as peer:
+        peer.add(ScriptedAgent())
+        peer.echoes = False
+        async with connect(peer.endpoint) as client:
+            subscribing = asyncio.ensure_future(client.subscribe_status_updates())
+
+            def syncs() -> int:
+                return sum(topic.startswith(b"sync/") for topic in peer.subscribed)
+
+            await until(lambda: peer.subscribed.count(b"status/") == 2)
+            assert syncs() >= 4
+            peer.echoes = True
+            await take(await subscribing, 1)

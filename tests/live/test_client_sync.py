@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,15 +20,21 @@ from descartes_fast import (
     AgentInfo,
     AgentStatus,
     AgentTimeout,
+    BatchControlCommand,
+    BatchControlResponse,
     CommunicationError,
+    ControlCommand,
+    CustomActionRequest,
     NotFound,
+    OutputQueryRequest,
+    OutputQueryResponse,
     UsageError,
     ZmqAgentRunner,
     ZmqRunnerConfig,
     sync,
 )
 from descartes_fast.client import ZmqClient as AsyncClient
-from scripted_peer import ScriptedAgent, ScriptedPeer
+from scripted_peer import ScriptedAgent, ScriptedPeer, consent
 
 
 @pytest.fixture
@@ -232,3 +239,44 @@ with sync.connect({peer.endpoint!r}) as client:
         [sys.executable, "-c", program], capture_output=True, timeout=20, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"True\n", b"")
+
+
+def test_every_other_operation_passes_its_arguments_on(peer: ScriptedPeer) -> None:
+    agent = peer.add(ScriptedAgent())
+    with sync.connect(peer.endpoint) as client:
+        assert client.config.endpoint == peer.endpoint
+        assert client.late_replies == client.broken_replies == 0
+        client.resume_agent(agent.id)
+        client.stop_agent(agent.id, grace_secs=1)
+        client.signal_agent(agent.id, "SIGINT")
+        client.pause_agent(agent.id, mode="cooperative")
+        client.control_agent(agent.id, "get_status", {"a": 1}, 5, request_id="mine")
+        assert client.read_agent_stderr(agent.id, max_bytes=10) is None
+        found = client.get_remote_agent(agent.info())
+        assert found is not None
+        sent = {r.command_type.value: r for r in peer.requests if isinstance(r, ControlCommand)}
+        assert sent["stop"].payload == {"grace_secs": 1}
+        assert sent["signal"].payload == {"signal": "SIGINT"}
+        assert sent["pause"].payload == {"mode": "cooperative"}
+        assert sent["read_stderr"].payload["max_bytes"] == 10
+
+        def answer(request: Any) -> Any:
+            if isinstance(request, BatchControlCommand):
+                return BatchControlResponse(
+                    request_id=request.request_id, success=True, results=[], successful=0, failed=0
+                )
+            if isinstance(request, CustomActionRequest):
+                return consent(request, request.params)
+            if isinstance(request, OutputQueryRequest):
+                return OutputQueryResponse(
+                    request_id=request.request_id,
+                    agent_id=request.agent_id,
+                    success=True,
+                    lines=[f"{request.filter} {request.limit} {request.offset}"],
+                )
+            return NotImplemented
+
+        peer.handler = answer
+        assert client.batch_control([agent.id], "kill").success
+        assert client.send_action_to_agent(agent.id, "echo", {"a": 1}, 5).data == {"a": 1}
+        assert list(client.query_agent_output(agent.id, "both", "x", 1, 2).lines) == ["x 1 2"]

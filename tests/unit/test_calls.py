@@ -67,7 +67,7 @@ async def test_timer_is_one_for_all_calls(pending: PendingCalls) -> None:
 
     def counting(when, callback, *args, **kwargs):  # type: ignore[no-untyped-def]
         nonlocal armed
-        armed += callback == pending._expire
+        armed += callback == pending._let_answers_in
         return original(when, callback, *args, **kwargs)
 
     loop.call_at = counting  # type: ignore[method-assign]
