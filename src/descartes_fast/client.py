@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace as with_changes
 from enum import StrEnum
 from signal import Signals
@@ -34,16 +34,14 @@ from .connection import Connection
 from .counted_logs import CountedLogs
 from .errors import (
     AgentError,
-    DescartesError,
     MessageTooLarge,
     NotFound,
     Unsupported,
     UsageError,
     WouldBlock,
 )
-from .feed import Feed
+from .feeds import Feeds
 from .logs import LogFollower
-from .profile import ServerProfile
 from .requests import Requests, stdin_pieces
 from .runner import AgentExit, AgentId, Progress, ZmqAgentRunner, agent_uuid
 from .spawning import spawn_all
@@ -55,10 +53,6 @@ __all__ = ["AgentExit", "ZmqAgentRunner", "ZmqClient", "connect"]
 
 # A message holds as much, and what is around the data.
 _STDIN_LIMIT_BYTES = MAX_MESSAGE_SIZE - 1024
-# Log messages are up to 64 KiB, and a lost one is read again; updates are small.
-_LOG_MESSAGES_WAITING = 1_000
-_UPDATES_WAITING = 20_000
-
 E = TypeVar("E", bound=StrEnum)
 S = TypeVar("S", StatusSubscription, PolledStatus, LogFollower, CountedLogs)
 
@@ -81,8 +75,7 @@ class ZmqClient:
         self._config = config or ZmqRunnerConfig()
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._connection: Connection | None = None
-        self._logs: Feed | None = None
-        self._status: Feed | None = None
+        self._feeds: Feeds | None = None
         self._subscriptions: set[Subscription[Any]] = set()
 
     async def __aenter__(self) -> Self:
@@ -134,9 +127,10 @@ class ZmqClient:
             return
         self._config = config
         self._context = zmq.Context()
+        self._feeds = feeds = Feeds(config, self._context)
         try:
             self._connection = Connection(
-                config, self._context, on_ready=self._found, on_failed=self._failed
+                config, self._context, on_ready=feeds.found, on_failed=feeds.failed
             )
             await self._connection.wait_ready()
         except BaseException:
@@ -150,15 +144,14 @@ class ZmqClient:
         """
         connection, self._connection = self._connection, None
         context, self._context = self._context, None
-        feeds = [feed for feed in (self._logs, self._status) if feed is not None]
-        self._logs = self._status = None
+        feeds, self._feeds = self._feeds, None
         subscriptions, self._subscriptions = self._subscriptions, set()
         try:
             for subscription in subscriptions:
                 await subscription.aclose()
         finally:
-            for feed in feeds:
-                feed.close()
+            if feeds is not None:
+                feeds.close()
             try:
                 if connection is not None:
                     await connection.aclose()
@@ -237,7 +230,8 @@ class ZmqClient:
         if timeout_secs is not None:
             checked_timeout(timeout_secs)
         requests = self._requests()
-        feed = self._status_feed() if requests.profile.snapshot else None
+        profile = requests.profile
+        feed = self._open_feeds().status(profile) if profile.snapshot else None
         return await wait_for_end(requests, feed, uuid, timeout_secs)
 
     # Control
@@ -408,9 +402,11 @@ class ZmqClient:
         """
         uuid = None if agent_id is None else agent_uuid(agent_id)
         requests = self._requests()
-        if not requests.profile.snapshot:
+        profile = requests.profile
+        if not profile.snapshot:
             return await self._started(PolledStatus(requests, uuid))
-        return await self._started(StatusSubscription(requests, self._status_feed(), uuid))
+        feed = self._open_feeds().status(profile)
+        return await self._started(StatusSubscription(requests, feed, uuid))
 
     async def stream_agent_logs(
         self, agent_id: AgentId | None = None, *, from_offset: int | None = None
@@ -429,13 +425,13 @@ class ZmqClient:
         ):
             raise UsageError(f"from_offset must be a number of bytes, not {from_offset!r}")
         requests = self._requests()
-        if requests.profile.offsets:
-            return await self._started(
-                LogFollower(requests, self._log_feed(), self._status_feed(), uuid, from_offset)
-            )
+        profile, feeds = requests.profile, self._open_feeds()
+        if profile.offsets:
+            logs, status = feeds.logs(profile), feeds.status(profile)
+            return await self._started(LogFollower(requests, logs, status, uuid, from_offset))
         if from_offset is not None:
             raise Unsupported("this server cannot replay output from an offset")
-        return await self._started(CountedLogs(requests, self._log_feed(), uuid))
+        return await self._started(CountedLogs(requests, feeds.logs(profile), uuid))
 
     # Within
 
@@ -444,41 +440,15 @@ class ZmqClient:
             raise UsageError("the client is not connected; call connect() first")
         return Requests(self._connection)
 
+    def _open_feeds(self) -> Feeds:
+        assert self._feeds is not None  # there is a connection, and both come and go together
+        return self._feeds
+
     async def _started(self, subscription: S) -> S:
         await subscription.start()
         self._subscriptions = {known for known in self._subscriptions if not known.closed}
         self._subscriptions.add(subscription)
         return subscription
-
-    def _log_feed(self) -> Feed:
-        if self._logs is None:
-            self._logs = self._open_feed(_LOG_MESSAGES_WAITING)
-        return self._logs
-
-    def _status_feed(self) -> Feed:
-        if self._status is None:
-            self._status = self._open_feed(_UPDATES_WAITING)
-        return self._status
-
-    def _open_feed(self, high_water_mark: int) -> Feed:
-        endpoint = self._requests().profile.pub_endpoint
-        if endpoint is None:
-            raise Unsupported("the server does not say where it publishes; set pub_endpoint")
-        assert self._context is not None
-        return Feed(self._config, self._context, endpoint, high_water_mark=high_water_mark)
-
-    def _found(self, profile: ServerProfile) -> None:
-        """The server is there (again); it may publish elsewhere now."""
-        for feed in (self._logs, self._status):
-            if feed is None:
-                continue
-            if profile.pub_endpoint is not None and profile.pub_endpoint != feed.endpoint:
-                feed.move(profile.pub_endpoint)
-
-    def _failed(self, make_error: Callable[[], DescartesError]) -> None:
-        for feed in (self._logs, self._status):
-            if feed is not None:
-                feed.fail(make_error, final=not self._config.auto_reconnect)
 
 
 if TYPE_CHECKING:  # mypy holds the client to the interface here
