@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = {"codec": "encoding and decoding beside msgspec, msgpack, ormsgpack and json"}
+BENCHMARKS = {
+    "codec": "encoding and decoding beside msgspec, msgpack, ormsgpack and json",
+    "compare": "two builds by their ratios: --base JSON... --head JSON...",
+}
 
 
 def main() -> int:
