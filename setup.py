@@ -27,6 +27,7 @@ setup(
             "initializedcheck": False,
             "cdivision": True,
             "embedsignature": True,
+            "embedsignature.format": "clinic",
             "freethreading_compatible": True,
         },
     )

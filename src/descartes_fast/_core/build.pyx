@@ -24,11 +24,18 @@ cdef extern from *:
     #if PY_VERSION_HEX >= 0x030D0000
     #define descartes_fast_int128(p) \
         PyLong_FromUnsignedNativeBytes((p), 16, Py_ASNATIVEBYTES_BIG_ENDIAN)
+    #define descartes_fast_int128_bytes(n, p) \
+        (PyLong_AsNativeBytes((n), (p), 16, \
+             Py_ASNATIVEBYTES_BIG_ENDIAN | Py_ASNATIVEBYTES_UNSIGNED_BUFFER | \
+             Py_ASNATIVEBYTES_REJECT_NEGATIVE) == 16 ? 0 : -1)
     #else
     #define descartes_fast_int128(p) _PyLong_FromByteArray((p), 16, 0, 0)
+    #define descartes_fast_int128_bytes(n, p) \
+        _PyLong_AsByteArray((PyLongObject *)(n), (p), 16, 0, 0)
     #endif
     """
     object int128 "descartes_fast_int128"(const uint8_t* data)
+    int int128_bytes "descartes_fast_int128_bytes"(PyObject* number, uint8_t* data) noexcept
     PyObject* new_dict "__Pyx_PyDict_NewPresized"(Py_ssize_t count) noexcept
 
 cdef extern from "Python.h":
@@ -36,6 +43,8 @@ cdef extern from "Python.h":
     void* PyUnicode_DATA(PyObject* text) noexcept
     PyObject* PyUnicode_DecodeUTF8(const char* data, Py_ssize_t size, const char* errors) noexcept
     bint PyUnicode_IS_ASCII(PyObject* text) noexcept
+    bint PyLong_CheckExact(PyObject* number) noexcept
+    void PyErr_Clear() noexcept
     PyObject* PyFloat_FromDouble(double value) noexcept
     PyObject* PyList_New(Py_ssize_t size) noexcept
     void PyList_SET_ITEM(PyObject* items, Py_ssize_t index, PyObject* item) noexcept
@@ -155,7 +164,14 @@ cdef bint is_uuid(object value) noexcept:
 
 cdef int uuid_bytes(object uuid, uint8_t* out) except -1:
     """Write the 16 bytes of a ``uuid.UUID``."""
-    cdef bytes data = uuid.bytes
+    cdef PyObject* number
+    cdef bytes data
+    if type(uuid) is UUID_TYPE and UUID_INT:
+        number = (<PyObject**>(<char*><PyObject*>uuid + UUID_INT))[0]
+        if number != NULL and PyLong_CheckExact(number) and int128_bytes(number, out) >= 0:
+            return 0
+        PyErr_Clear()
+    data = uuid.bytes
     if len(data) != 16:
         raise ValueError("a UUID has 16 bytes")
     memcpy(out, <const char*>data, 16)

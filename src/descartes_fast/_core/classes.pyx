@@ -12,7 +12,7 @@ from ..errors import FieldError
 
 from .buffer cimport Buffer, close_buffer, open_buffer, size_of_buffer
 from .build cimport build_time, build_time_ns, build_uuid
-from .construct cimport construct, refusal, replaced
+from .construct cimport construct, replaced
 from .decode cimport build_slice, decode_part
 from .encode cimport encode_record
 from .layout cimport (
@@ -28,6 +28,7 @@ cdef extern from *:
     """
     #include <stddef.h>
     #include "structmember.h"
+    #define descartes_fast_set_vectorcall(t, f) (((PyTypeObject *)(t))->tp_vectorcall = (f))
     """
     ctypedef struct PyMemberDef:
         const char* name
@@ -67,7 +68,13 @@ cdef extern from *:
     object PyType_FromSpec(PyType_Spec* spec)
     void* PyObject_HashNotImplemented
     PyTypeObject* Py_TYPE(PyObject*)
-    PyObject* Py_NotImplemented
+    object PyObject_VectorcallDict(
+        PyObject* function, PyObject** args, size_t given, PyObject* kwargs
+    )
+    Py_ssize_t PyVectorcall_NARGS(size_t given)
+    Py_ssize_t PyTuple_GET_SIZE(PyObject* items)
+    ctypedef PyObject* (*vectorcallfunc)(PyObject*, PyObject* const*, size_t, PyObject*)
+    void set_vectorcall "descartes_fast_set_vectorcall"(PyObject* kind, vectorcallfunc function)
 
 cdef list _kept = []    # C strings and tables that the types point into
 
@@ -81,10 +88,19 @@ cdef Message* as_message(object value) noexcept:
 
 
 cdef object message_new(PyTypeObject* kind, PyObject* args, PyObject* kwargs):
-    cdef Record* record = find_type(kind)
     if <tuple>args:
+        raise FieldError("a message takes keyword arguments only")
+    # Back in `message_vectorcall`, which calling the class reaches without this detour.
+    return PyObject_VectorcallDict(<PyObject*>kind, NULL, 0, kwargs)
+
+
+cdef object message_vectorcall(
+    PyObject* kind, PyObject* const* args, size_t given, PyObject* names
+):
+    cdef Record* record = find_type(<PyTypeObject*>kind)
+    if PyVectorcall_NARGS(given):
         raise FieldError(f"{(<bytes>record.name).decode()} takes keyword arguments only")
-    return construct(record, <dict>kwargs if kwargs != NULL else {})
+    return construct(record, args, PyTuple_GET_SIZE(names) if names != NULL else 0, names)
 
 
 cdef void message_dealloc(PyObject* self) noexcept:
@@ -291,6 +307,7 @@ cdef object _make_type(Record* record, object declared):
     made = PyType_FromSpec(&spec)
     made.__match_args__ = tuple(entry.name for entry in declared.fields)
     Py_IncRef(<PyObject*>made)
+    set_vectorcall(<PyObject*>made, <vectorcallfunc>message_vectorcall)
     set_type(record, <PyTypeObject*><PyObject*>made)
     return made
 

@@ -1,5 +1,6 @@
 """Bytes to messages and back: the functions that everybody else calls."""
 
+cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t
 
@@ -22,6 +23,7 @@ def validate_message_size(size: int, /) -> None:
         raise MessageTooLarge(size, LIMIT)
 
 
+@cython.binding(False)
 def serialize_zmq_message(message, /, prefix: bytes = b"") -> bytes:
     """Return a message's bytes, in the compact form, behind ``prefix``.
 
@@ -61,6 +63,8 @@ cdef int encode_into(Buffer* out, object message) except -1:
     return 0
 
 
+# A plain builtin: the interpreter calls it without a detour.
+@cython.binding(False)
 def deserialize_zmq_message(data, /):
     """Return the message in ``data``, which is anything with the buffer protocol.
 

@@ -4,24 +4,21 @@ Maps, lists and values are written to bytes here and now, so a message never cha
 caller's objects, and encoding it later copies them.
 """
 
-from cpython.buffer cimport (
-    PyBUF_SIMPLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
-)
-from cpython.datetime cimport PyDateTime_Check
+from cpython.buffer cimport PyObject_CheckBuffer
+from cpython.datetime cimport PyDateTime_Check, import_datetime
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-
-from cpython.datetime cimport import_datetime
 
 from ..errors import FieldError
 
 from .build cimport is_uuid, uuid_bytes
 from .decode cimport set_default
 from .encode cimport pack_field
+from .pack cimport is_sayable
 from .layout cimport (
     ABSENT, BOOLEAN, CANONICAL, I64, NESTED, NESTED_LIST, NO_TIME, OCTETS, TEXT, TEXT_LIST, TEXT_MAP,
     TIME, U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Py_IncRef, Py_XDecRef, Record, Slice,
@@ -33,9 +30,10 @@ import_datetime()
 
 cdef extern from "Python.h":
     PyObject* PyDict_GetItemWithError(dict entries, PyObject* key) except? NULL
-    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    PyObject* PyTuple_GET_ITEM(PyObject* items, Py_ssize_t index) noexcept
     object PyUnicode_FromObject(object text)
     bint PyUnicode_IS_ASCII(object text)
+    long long PyLong_AsLongLongAndOverflow(object number, int* overflow) except? -1
 
 cdef extern from "<time.h>":
     cdef struct timespec:
@@ -51,29 +49,53 @@ cdef uint64_t LAST_SECS = 0x7FFFFFFFFFFFFFFF
 cdef Py_ssize_t MAX_SLICE = 10 * 1024 * 1024
 
 
-cdef object construct(Record* record, dict given):
-    """Return a message of these fields. Raises FieldError."""
-    cdef PyObject* value
+cdef object construct(
+    Record* record, PyObject* const* values, Py_ssize_t count, PyObject* names
+):
+    """Return a message of ``count`` keyword arguments, as the vectorcall protocol hands them over.
+
+    Raises FieldError.
+    """
+    cdef Py_ssize_t i
+    cdef int32_t index
     cdef Field* field
-    cdef uint32_t i
-    cdef Py_ssize_t used = 0
+    cdef uint32_t seen = 0
     cdef Message* message = new_message(record)
     made = owned(<PyObject*>message)
+    for i in range(count):
+        index = field_named(record, <uint32_t>i, PyTuple_GET_ITEM(names, i))
+        if index < 0:
+            raise unknown_field(record, <object>PyTuple_GET_ITEM(names, i))
+        if seen & (<uint32_t>1 << index):
+            raise refusal(record, <str><object>record.fields[index].py_name, "is given twice")
+        seen |= <uint32_t>1 << index
+        set_field(message, &record.fields[index], <object>values[i])
     for i in range(record.count):
+        if seen & (<uint32_t>1 << i):
+            continue
         field = &record.fields[i]
-        value = PyDict_GetItemWithError(given, field.py_name)
-        if value != NULL:
-            used += 1
-            set_field(message, field, <object>value)
-        elif field.kind == TIME and not field.optional:
+        if field.kind == TIME and not field.optional:
             set_now(time_of(message, field))
         elif field.required:
             raise refusal(record, <str><object>field.py_name, "is missing")
         else:
             set_default(message, field)
-    if used != len(given):
-        raise _unknown_field(record, given)
     return made
+
+
+cdef int32_t field_named(const Record* record, uint32_t guess, PyObject* name) except -2:
+    """Return the index of a field, or -1. Callers mostly give the fields in their order."""
+    cdef uint32_t i
+    if guess < record.count and record.fields[guess].py_name == name:
+        return <int32_t>guess
+    for i in range(record.count):
+        if record.fields[i].py_name == name:
+            return <int32_t>i
+    # A name that was put together at run time is equal, but another object.
+    for i in range(record.count):
+        if <object>record.fields[i].py_name == <object>name:
+            return <int32_t>i
+    return -1
 
 
 cdef object replaced(const Message* message, dict changes):
@@ -94,7 +116,8 @@ cdef object replaced(const Message* message, dict changes):
         else:
             copy_field(copied, message, field)
     if used != len(changes):
-        raise _unknown_field(record, changes)
+        known = {<object>record.fields[i].py_name for i in range(record.count)}
+        raise unknown_field(record, next(name for name in changes if name not in known))
     return made
 
 
@@ -126,13 +149,8 @@ cdef object refusal(const Record* record, str name, str words):
     return FieldError(f"{path}: {words}", path=path)
 
 
-cdef object _unknown_field(const Record* record, dict given):
-    cdef uint32_t i
-    known = {<object>record.fields[i].py_name for i in range(record.count)}
-    for name in given:
-        if name not in known:
-            return refusal(record, str(name), f"{(<bytes>record.name).decode()} has no such field")
-    raise SystemError("a field was counted twice")
+cdef object unknown_field(const Record* record, object name):
+    return refusal(record, str(name), f"{(<bytes>record.name).decode()} has no such field")
 
 
 cdef int set_field(Message* message, const Field* field, object value) except -1:
@@ -179,18 +197,15 @@ cdef inline int set_slot(Message* message, const Field* field, object value) exc
 
 
 cdef int set_text(Message* message, const Field* field, object value) except -1:
-    cdef Py_ssize_t size
-    if not isinstance(value, str):
-        raise refused(record_of(message), field, value)
-    value = PyUnicode_FromObject(value)
-    if not PyUnicode_IS_ASCII(value):
-        try:
-            PyUnicode_AsUTF8AndSize(value, &size)
-        except UnicodeEncodeError:
-            raise refusal(
-                record_of(message), <str><object>field.py_name,
-                "holds a lone surrogate, which UTF-8 cannot say",
-            ) from None
+    if type(value) is not str:
+        if not isinstance(value, str):
+            raise refused(record_of(message), field, value)
+        value = PyUnicode_FromObject(value)
+    if not PyUnicode_IS_ASCII(value) and not is_sayable(value):
+        raise refusal(
+            record_of(message), <str><object>field.py_name,
+            "holds a lone surrogate, which UTF-8 cannot say",
+        )
     return set_slot(message, field, value)
 
 
@@ -214,9 +229,10 @@ cdef int set_word(Message* message, const Field* field, object value) except -1:
 
 
 cdef int set_number(Message* message, const Field* field, object value) except -1:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise refused(record_of(message), field, value)
-    value = int(value)
+    if type(value) is not int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise refused(record_of(message), field, value)
+        value = int(value)
     if field.kind == U64:
         fits = 0 <= value <= 0xFFFFFFFFFFFFFFFF
     else:
@@ -227,7 +243,6 @@ cdef int set_number(Message* message, const Field* field, object value) except -
 
 
 cdef int set_octets(Message* message, const Field* field, object value) except -1:
-    cdef Py_buffer view
     if type(value) is bytes:
         return set_slot(message, field, value)
     if not PyObject_CheckBuffer(value):
@@ -248,19 +263,27 @@ cdef int set_time(Message* message, const Field* field, object value) except -1:
     """Take an aware datetime, or whole nanoseconds since 1970."""
     cdef Record* record = record_of(message)
     cdef str name = <str><object>field.py_name
-    if PyDateTime_Check(value):
+    cdef Time* time = time_of(message, field)
+    cdef long long small
+    cdef int overflow = 0
+    if isinstance(value, int) and not isinstance(value, bool):
+        small = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if not overflow and small >= 0:
+            time.secs = small // 1_000_000_000
+            time.nanos = <uint32_t>(small % 1_000_000_000)
+            return 0
+        nanos = int(value)
+    elif PyDateTime_Check(value):
         if value.utcoffset() is None:
             raise refusal(record, name, "is a datetime without a time zone")
         nanos = (value - EPOCH) // MICROSECOND * 1000
-    elif isinstance(value, int) and not isinstance(value, bool):
-        nanos = value
     else:
         raise refused(record, field, value)
     secs, nanos = divmod(nanos, 1_000_000_000)
     if secs < 0 or secs > LAST_SECS:
         raise refusal(record, name, "is before 1970" if secs < 0 else "is out of range")
-    time_of(message, field).secs = secs
-    time_of(message, field).nanos = nanos
+    time.secs = secs
+    time.nanos = nanos
     return 0
 
 
@@ -269,9 +292,10 @@ cdef int set_slice(Message* message, const Field* field, object value) except -1
     cdef Record* record = record_of(message)
     cdef Slice* slice = slice_of(message, field)
     if field.kind == TEXT_MAP or field.kind == VALUE_MAP:
-        if not isinstance(value, Mapping):
+        # The exact types first: asking an abstract class takes longer than all the rest.
+        if type(value) is not dict and not isinstance(value, Mapping):
             raise refused(record, field, value)
-    elif field.kind != VALUE:
+    elif field.kind != VALUE and type(value) is not list and type(value) is not tuple:
         if not isinstance(value, Sequence) or isinstance(value, (str, bytes, bytearray)):
             raise refused(record, field, value)
     try:

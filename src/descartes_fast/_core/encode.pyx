@@ -21,10 +21,13 @@ from .layout cimport (
     U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Record, Slice, Time, is_slice,
     record_of, slice_of, time_of, type_of, uuid_of,
 )
-from .pack cimport pack_octets, pack_value
+from .pack cimport pack_dict, pack_octets, pack_str, pack_text_dict, pack_value
 from .wire cimport MAX_VALUES
 
 cdef extern from "Python.h":
+    bint PyUnicode_IS_COMPACT_ASCII(PyObject* text) noexcept
+    void* PyUnicode_DATA(PyObject* text) noexcept
+    Py_ssize_t PyUnicode_GET_LENGTH(PyObject* text) noexcept
     const char* PyUnicode_AsUTF8AndSize(PyObject* text, Py_ssize_t* size) except NULL
     long long PyLong_AsLongLong(PyObject* number) except? -1
     unsigned long long PyLong_AsUnsignedLongLong(PyObject* number) except? 0xFFFFFFFFFFFFFFFF
@@ -90,7 +93,11 @@ cdef int encode_field(Buffer* out, const Message* message, const Field* field) e
         reserve(out, 1)
         put_nil(out)
     elif field.kind == TEXT:
-        text = PyUnicode_AsUTF8AndSize(slot, &size)
+        if PyUnicode_IS_COMPACT_ASCII(slot):
+            text = <const char*>PyUnicode_DATA(slot)
+            size = PyUnicode_GET_LENGTH(slot)
+        else:
+            text = PyUnicode_AsUTF8AndSize(slot, &size)
         reserve(out, size + 5)
         put_str_header(out, size)
         put_raw(out, text, size)
@@ -169,38 +176,24 @@ cdef int pack_into(Buffer* out, const Field* field, object value) except -1:
 cdef int pack_map(Buffer* out, const Field* field, object value) except -1:
     """Write a map from str to str or to JSON values."""
     cdef size_t budget = MAX_VALUES
-    cdef size_t text_budget
-    cdef dict entries = dict(value)
-    reserve(out, 5)
-    put_map_header(out, len(entries))
-    for key, entry in entries.items():
-        if not isinstance(key, str):
-            raise FieldError(f"a key is a str, not {type(key).__name__}")
-        text_budget = 1
-        pack_value(out, key, 0, &text_budget)
-        if field.kind == TEXT_MAP:
-            if not isinstance(entry, str):
-                raise FieldError(f"the value of {key!r} is a str, not {type(entry).__name__}")
-            text_budget = 1
-            pack_value(out, entry, 0, &text_budget)
-        else:
-            pack_value(out, entry, 0, &budget)
-    return 0
+    cdef dict entries = value if type(value) is dict else dict(value)
+    if field.kind == TEXT_MAP:
+        return pack_text_dict(out, entries)
+    # The map itself is no value, and no level: those are what its entries hold.
+    return pack_dict(out, entries, -1, &budget)
 
 
 cdef int pack_list(Buffer* out, const Field* field, object value) except -1:
     """Write a list of strings, ids or records."""
-    cdef size_t text_budget
     cdef uint8_t uuid[16]
-    cdef tuple items = tuple(value)
+    cdef tuple items = value if type(value) is tuple else tuple(value)
     reserve(out, 5)
     put_array_header(out, len(items))
     for item in items:
         if field.kind == TEXT_LIST:
             if not isinstance(item, str):
                 raise FieldError(f"an element is a str, not {type(item).__name__}")
-            text_budget = 1
-            pack_value(out, item, 0, &text_budget)
+            pack_str(out, item)
         elif field.kind == UUID_LIST:
             if not is_uuid(item):
                 raise FieldError(f"an element is a uuid.UUID, not {type(item).__name__}")

@@ -13,10 +13,17 @@ from .buffer cimport (
     Buffer, make_room, put_array_header, put_be64, put_i64, put_map_header, put_nil, put_raw,
     put_str_header, put_u64, put_u8,
 )
+from .layout cimport HAVE_GIL, owned
 from .wire cimport MAX_DEPTH
 
 cdef extern from "Python.h":
-    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) noexcept
+    bint PyUnicode_IS_COMPACT_ASCII(object text) noexcept
+    void* PyUnicode_DATA(object text) noexcept
+    Py_ssize_t PyUnicode_GET_LENGTH(object text) noexcept
+    bint PyErr_ExceptionMatches(PyObject* kind) noexcept
+    void PyErr_Clear() noexcept
+    PyObject* PyExc_UnicodeEncodeError
     long long PyLong_AsLongLongAndOverflow(object number, int* overflow) except? -1
     unsigned long long PyLong_AsUnsignedLongLong(object number) except? 0xFFFFFFFFFFFFFFFF
 
@@ -25,13 +32,41 @@ cdef int pack_str(Buffer* out, object text) except -1:
     """Write a str. Raises FieldError for one that UTF-8 cannot say (a lone surrogate)."""
     cdef Py_ssize_t size
     cdef const char* data
-    try:
+    if PyUnicode_IS_COMPACT_ASCII(text):
+        data = <const char*>PyUnicode_DATA(text)
+        size = PyUnicode_GET_LENGTH(text)
+    else:
         data = PyUnicode_AsUTF8AndSize(text, &size)
-    except UnicodeEncodeError:
-        raise FieldError("a string holds a lone surrogate, which UTF-8 cannot say") from None
+        if data == NULL:
+            return unsayable()
     reserve(out, size + 5)
     put_str_header(out, size)
     put_raw(out, data, size)
+    return 0
+
+
+cdef int unsayable() except -1:
+    """Turn the error of a string that has no UTF-8 form into ours."""
+    if not PyErr_ExceptionMatches(PyExc_UnicodeEncodeError):
+        return raise_set()
+    PyErr_Clear()
+    raise FieldError("a string holds a lone surrogate, which UTF-8 cannot say")
+
+
+cdef bint is_sayable(object text) except -1:
+    """Whether a str has a UTF-8 form. It is kept by the str, for when it is written."""
+    cdef Py_ssize_t size
+    if PyUnicode_AsUTF8AndSize(text, &size) != NULL:
+        return True
+    if not PyErr_ExceptionMatches(PyExc_UnicodeEncodeError):
+        return raise_set()
+    PyErr_Clear()
+    return False
+
+
+cdef int raise_set() except -1:
+    """Let an exception through that C code has set."""
+    owned(NULL)
     return 0
 
 
@@ -65,7 +100,7 @@ cdef int pack_value(Buffer* out, object value, int depth, size_t* budget) except
     elif isinstance(value, float):
         number = PyFloat_AS_DOUBLE(value)
         if not isfinite(number):
-            raise FieldError(f"{value!r} is not a JSON number")
+            raise FieldError("NaN and the infinities are no JSON numbers")
         memcpy(&bits, &number, 8)
         reserve(out, 9)
         put_u8(out, 0xCB)
@@ -86,8 +121,8 @@ cdef int pack_int(Buffer* out, object value) except -1:
     if not overflow:
         put_i64(out, small)
         return 0
-    if overflow < 0 or value > 0xFFFFFFFFFFFFFFFF:
-        raise FieldError(f"{value} does not fit in 64 bits")
+    if overflow < 0 or int(value) > 0xFFFFFFFFFFFFFFFF:
+        raise FieldError("an int that does not fit in 64 bits")
     put_u64(out, PyLong_AsUnsignedLongLong(value))
     return 0
 
@@ -103,17 +138,43 @@ cdef int pack_items(Buffer* out, tuple items, int depth, size_t* budget) except 
 
 
 cdef int pack_dict(Buffer* out, dict entries, int depth, size_t* budget) except -1:
+    cdef Py_ssize_t at = 0
+    cdef PyObject* key
+    cdef PyObject* value
     if depth == MAX_DEPTH:
         raise FieldError(f"a value nested deeper than {MAX_DEPTH}")
-    # A copy, so that no thread changes it between its length and its entries.
-    entries = entries.copy()
+    if not HAVE_GIL:
+        # Another thread may change it between its length and its entries.
+        entries = entries.copy()
     reserve(out, 5)
     put_map_header(out, len(entries))
-    for key, value in entries.items():
-        if not isinstance(key, str):
-            raise FieldError(f"a key of a JSON object is a str, not {type(key).__name__}")
-        pack_str(out, key)
-        pack_value(out, value, depth + 1, budget)
+    # Nothing that is called here runs Python code, so the entries stay as they are.
+    while PyDict_Next(entries, &at, &key, &value):
+        if not isinstance(<object>key, str):
+            raise FieldError(f"a key of a JSON object is a str, not {type(<object>key).__name__}")
+        pack_str(out, <object>key)
+        pack_value(out, <object>value, depth + 1, budget)
+    return 0
+
+
+cdef int pack_text_dict(Buffer* out, dict entries) except -1:
+    """Write a map of str to str."""
+    cdef Py_ssize_t at = 0
+    cdef PyObject* key
+    cdef PyObject* value
+    if not HAVE_GIL:
+        entries = entries.copy()
+    reserve(out, 5)
+    put_map_header(out, len(entries))
+    while PyDict_Next(entries, &at, &key, &value):
+        if not isinstance(<object>key, str):
+            raise FieldError(f"a key is a str, not {type(<object>key).__name__}")
+        if not isinstance(<object>value, str):
+            raise FieldError(
+                f"the value of {<object>key!r} is a str, not {type(<object>value).__name__}"
+            )
+        pack_str(out, <object>key)
+        pack_str(out, <object>value)
     return 0
 
 

@@ -14,6 +14,8 @@ from .layout cimport (
 )
 from .wire cimport load_ends
 
+import sys
+
 from . import schema
 
 cdef dict _KINDS = {
@@ -137,7 +139,7 @@ cdef int _lay_out(Record* record, object declared) except -1:
         field.kind = <Kind><int>_KINDS[entry.kind]
         field.name = _text(entry.name)
         field.name_size = <uint32_t>len(entry.name)
-        field.py_name = _immortal(entry.name)
+        field.py_name = _immortal(sys.intern(entry.name))
         field.optional = entry.optional
         field.required = entry.required
         field.index = i
