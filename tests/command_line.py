@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -36,6 +38,23 @@ def clean_environment(**more: str) -> dict[str, str]:
     return ours | {"HOME": "/nonexistent", "NO_COLOR": "1"} | more
 
 
+def run_on_terminal(*words: str, environment: dict[str, str]) -> tuple[int, str]:
+    """Run a command whose three streams are a terminal; return its code and what it shows."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *words], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    ) as command:
+        os.close(theirs)
+        seen = b""
+        # Reading fails when nobody has the terminal's other end any more.
+        with contextlib.suppress(OSError):
+            while piece := os.read(ours, 65536):
+                seen += piece
+        os.close(ours)
+        code = command.wait(timeout=20)
+    return code, seen.decode(errors="replace")
+
+
 @dataclass(frozen=True)
 class CommandLine:
     """Runs ``descartes-fast`` commands against one server."""
@@ -63,6 +82,13 @@ class CommandLine:
             stderr=subprocess.PIPE,
             env=clean_environment(DESCARTES_FAST_ENDPOINT=self.endpoint),
         )
+
+    def on_terminal(self, *words: str, **environment: str) -> tuple[int, str]:
+        """Run a command whose three streams are a terminal; return its code and what it shows."""
+        variables = clean_environment(
+            DESCARTES_FAST_ENDPOINT=self.endpoint, TERM="xterm-256color", COLUMNS="100"
+        )
+        return run_on_terminal(*words, environment=variables | environment)
 
     def spawn(self, task: str, *options: str) -> str:
         """Start an agent of the backend ``sh`` and return its id."""

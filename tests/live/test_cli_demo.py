@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
 import tempfile
 import time
@@ -12,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import COMMAND, clean_environment
+from command_line import COMMAND, clean_environment, run_on_terminal
 
 
 def _left(folder: str) -> list[str]:
@@ -57,21 +55,12 @@ def test_demo_in_a_pipe_shows_all_of_it_and_leaves_nothing(hidden: bool) -> None
 
 
 def test_demo_on_a_terminal_is_in_colour() -> None:
-    ours, theirs = pty.openpty()
     environment = clean_environment(TERM="xterm-256color", COLUMNS="100")
     del environment["NO_COLOR"]
-    with subprocess.Popen([*COMMAND, "demo"], stdin=theirs, stdout=theirs, env=environment) as demo:
-        os.close(theirs)
-        seen = b""
-        try:
-            while piece := os.read(ours, 65536):
-                seen += piece
-        except OSError:
-            pass  # the terminal's other end is closed
-        os.close(ours)
-        assert demo.wait(timeout=20) == 0
-    assert b"\x1b[" in seen
-    assert b"Nothing is left" in seen
+    code, seen = run_on_terminal("demo", environment=environment)
+    assert code == 0
+    assert "\x1b[" in seen
+    assert "Nothing is left" in seen
 
 
 def test_demo_json_is_one_message_a_line() -> None:

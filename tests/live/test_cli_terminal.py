@@ -1,0 +1,80 @@
+"""What a person sees: tables, short ids, progress, where stdout is a terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+from command_line import COMMAND, CommandLine, clean_environment
+
+
+def test_ps_draws_a_table_with_a_header_and_short_ids(cli: CommandLine) -> None:
+    agent_id = cli.ended("echo hello")
+    code, seen = cli.on_terminal("ps")
+    assert code == 0
+    assert "STATUS" in seen
+    assert "completed" in seen
+    assert "ago" in seen
+    assert agent_id[:8] in seen
+    assert agent_id not in seen
+
+
+def test_ps_cuts_a_long_task_to_the_width(cli: CommandLine) -> None:
+    cli.ended("true " + "x" * 500)
+    _, seen = cli.on_terminal("ps")
+    assert "\u2026" in seen
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", seen)
+    assert max(map(len, plain.splitlines())) <= 100
+
+
+def test_status_and_health_are_two_columns(cli: CommandLine) -> None:
+    agent_id = cli.ended("true")
+    _, seen = cli.on_terminal("status", agent_id)
+    assert f"id             {agent_id}" in seen
+    assert "exit_code      0" in seen
+    _, seen = cli.on_terminal("health")
+    assert "healthy        yes" in seen
+
+
+def test_watch_shows_a_clock_and_a_short_id(cli: CommandLine) -> None:
+    agent_id = cli.spawn("exit 3")
+    cli("wait", agent_id)
+    code, seen = cli.on_terminal("watch", agent_id)
+    assert code == 0
+    assert f"  {agent_id[:8]}  failed" in seen
+    assert "exit_code=3" in seen
+
+
+def test_spawn_many_shows_its_progress(cli: CommandLine) -> None:
+    code, seen = cli.on_terminal("spawn", "--backend", "sh", "--count", "3", "--wait", "true")
+    assert code == 0
+    assert "starting" in seen
+    assert "3/3" in seen
+    assert "running" in seen
+
+
+def test_serve_says_where_it_is_and_ends_with_ctrl_c(tmp_path: Path) -> None:
+    anywhere = "tcp://127.0.0.1:0"
+    words = ["serve", "--endpoint", anywhere, "--pub-endpoint", anywhere, "--server-id", "seen"]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *words, "--state-dir", str(tmp_path / "state")],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        env=clean_environment(TERM="xterm"),
+    ) as server:
+        os.close(theirs)
+        seen = b""
+        while b"status and logs" not in seen or not seen.endswith(b"\n"):
+            seen += os.read(ours, 4096)
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=20) == 0
+        os.close(ours)
+    assert b"server seen is ready" in seen
+    assert b"tcp://127.0.0.1:0" not in seen
