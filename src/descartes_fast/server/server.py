@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
 from ..config import ZmqServerConfig
-from ..errors import AgentError, UsageError
+from ..errors import UsageError
 from .actions import ActionHandler, Actions
 from .agent import Agent
 from .assembly import COMMANDS, Parts, assemble
@@ -20,6 +20,7 @@ from .statistics import Counters, ServerStatistics
 __all__ = ["ZmqAgentServer"]
 
 _KILL_SECS = 5.0  # for the agents that outlive their grace, and for their last output
+_ASK_SECS = 5.0  # for the keeper to take the stops
 _LAST_REPLIES_SECS = 2.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -180,11 +181,11 @@ def _grace_secs(agent: Agent, config: ZmqServerConfig) -> float:
     return config.stop_grace_secs if agent.stop_grace_secs is None else agent.stop_grace_secs
 
 
-async def _all(awaitables: Any) -> None:
-    """Await all; an agent that ended by itself meanwhile, or a lost keeper, is no failure."""
-    for outcome in await asyncio.gather(*awaitables, return_exceptions=True):
-        if isinstance(outcome, BaseException) and not isinstance(outcome, AgentError):
-            raise outcome
+async def _all(asked: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Await all, for a while; what fails or takes longer leaves its agent to what comes next."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_ASK_SECS):
+            await asyncio.gather(*asked, return_exceptions=True)
 
 
 @contextlib.contextmanager

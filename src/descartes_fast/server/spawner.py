@@ -83,9 +83,9 @@ class Spawner:
             observer=self._observer,
         )
         self._registry.add(agent)
-        agent.accepted()
         secs = self._config.request_timeout_secs if timeout_secs is None else timeout_secs
         try:
+            agent.accepted()
             async with asyncio.timeout(min(secs, MAX_SPAWN_SECS)):
                 agent.started(await self._keeper.launch(self._launch(agent, plan)))
         except AgentError as error:
