@@ -446,7 +446,7 @@ class ZmqClient:
 
     async def _started(self, subscription: S) -> S:
         await subscription.start()
-        self._subscriptions = {known for known in self._subscriptions if not known.closed}
+        self._subscriptions = {known for known in self._subscriptions if not known.finished}
         self._subscriptions.add(subscription)
         return subscription
 

@@ -37,7 +37,6 @@ class CountedLogs(Subscription[LogStreamMessage]):
         self._topics = log_topics(agent_id)
         self._next: dict[tuple[UUID, LogStreamType], int] = {}
         self._received = 0
-        self._poll: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Subscribe. Raises ``NotFound`` for an unknown agent."""
@@ -45,17 +44,9 @@ class CountedLogs(Subscription[LogStreamMessage]):
             await self._requests.details(self._agent_id)
         self._feed.listen(self._topics, self)
         if self._agent_id is not None:
-            self._poll = asyncio.create_task(
+            self._task = asyncio.create_task(
                 self._watch_for_end(self._agent_id), name="descartes-counted-logs"
             )
-
-    async def aclose(self) -> None:
-        """End the subscription; closing twice is fine."""
-        await super().aclose()
-        poll, self._poll = self._poll, None
-        if poll is not None:
-            poll.cancel()
-            await asyncio.gather(poll, return_exceptions=True)
 
     def published(self, message: Publication) -> None:
         """Take a message from the feed."""

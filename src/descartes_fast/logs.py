@@ -102,7 +102,6 @@ class LogFollower(Subscription[LogStreamMessage]):
         self._recheck_secs = _RECHECK_SECS if requests.profile.snapshot else _POLL_SECS
         self._recheck_at = math.inf
         self._news = asyncio.Event()
-        self._pump: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Subscribe and learn where the streams are. Raises ``NotFound`` for an unknown agent."""
@@ -117,15 +116,7 @@ class LogFollower(Subscription[LogStreamMessage]):
         self._started = True
         self._early.clear()
         if not self._ended:
-            self._pump = asyncio.create_task(self._fill(), name="descartes-logs")
-
-    async def aclose(self) -> None:
-        """End the subscription; closing twice is fine."""
-        await super().aclose()
-        pump, self._pump = self._pump, None
-        if pump is not None:
-            pump.cancel()
-            await asyncio.gather(pump, return_exceptions=True)
+            self._task = asyncio.create_task(self._fill(), name="descartes-logs")
 
     # What the feeds tell
 

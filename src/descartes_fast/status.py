@@ -48,7 +48,6 @@ class StatusSubscription(Subscription[StatusUpdate]):
         self._stale = asyncio.Event()
         self._told = False
         """Whether the queue holds the news that the server cannot be reached."""
-        self._pump: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Subscribe and take the first snapshot. Raises ``NotFound`` for an unknown agent."""
@@ -59,15 +58,7 @@ class StatusSubscription(Subscription[StatusUpdate]):
             await self.aclose()
             raise
         if not self._ended:
-            self._pump = asyncio.create_task(self._keep_fresh(), name="descartes-status")
-
-    async def aclose(self) -> None:
-        """End the subscription; closing twice is fine."""
-        await super().aclose()
-        pump, self._pump = self._pump, None
-        if pump is not None:
-            pump.cancel()
-            await asyncio.gather(pump, return_exceptions=True)
+            self._task = asyncio.create_task(self._keep_fresh(), name="descartes-status")
 
     def published(self, message: Publication) -> None:
         """Take an update from the feed: now, or behind the snapshot being taken."""
@@ -185,21 +176,12 @@ class PolledStatus(Subscription[StatusUpdate]):
         self._agent_id = agent_id
         self._known: dict[UUID, AgentStatus] = {}
         self._told = False
-        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take the first snapshot. Raises ``NotFound`` for an unknown agent."""
         await self._look()
         if not self._ended:
             self._task = asyncio.create_task(self._poll(), name="descartes-status-poll")
-
-    async def aclose(self) -> None:
-        """End the subscription; closing twice is fine."""
-        await super().aclose()
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def _poll(self) -> None:
         while not self._ended:

@@ -23,11 +23,12 @@ class Subscription(Generic[T]):
 
     def __init__(self, *, limit: int) -> None:
         self.dropped = 0
-        self.closed = False
         self._limit = limit
         self._entries: deque[T | Exception] = deque()
         self._ended = False
         self._waiters: set[asyncio.Future[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        """What a subclass does in the background; ended and joined by ``aclose``."""
 
     def __aiter__(self) -> Self:
         return self
@@ -62,9 +63,17 @@ class Subscription(Generic[T]):
 
     async def aclose(self) -> None:
         """End the subscription and forget what was not taken; closing twice is fine."""
-        self.closed = True
         self._entries.clear()
         self._end()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more comes and nothing goes on behind it."""
+        return self._ended and (self._task is None or self._task.done())
 
     def _put(self, entry: T | Exception) -> None:
         """Append an entry; at the limit the oldest goes and is counted."""

@@ -313,3 +313,12 @@ async def test_output_that_is_not_text_arrives_as_it_is() -> None:
             peer.write(agent, every_byte, lose=True)
             peer.change(agent, AgentStatus.COMPLETED)
             assert joined(await rest(stream)) == every_byte * 2
+
+
+async def test_streams_that_have_ended_are_not_kept() -> None:
+    with ScriptedPeer() as peer:
+        agent = peer.add(ScriptedAgent(AgentStatus.COMPLETED))
+        async with connect(peer.endpoint) as client:
+            for _ in range(20):
+                await rest(await client.stream_agent_logs(agent.id, from_offset=0))
+            assert len(client._subscriptions) <= 2
