@@ -95,7 +95,7 @@ def test_ctrl_c_is_quiet_and_exit_130(cli: CommandLine) -> None:
 
 
 def test_a_reader_that_has_gone_ends_a_command_quietly(cli: CommandLine) -> None:
-    agent_id = cli.spawn("seq 1 1000000")
+    agent_id = cli.spawn("seq 1 500000")
     with cli.start("logs", "-f", agent_id) as following:
         assert following.stdout is not None
         assert following.stderr is not None
@@ -122,7 +122,7 @@ def test_a_full_disk_under_stdout_is_one_line_and_exit_1(cli: CommandLine) -> No
 
 
 def test_closed_output_streams_are_no_error(cli: CommandLine) -> None:
-    for closed in (">&-", "2>&-"):
+    for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
         command = f'exec "$@" {closed}'
         done = subprocess.run(
             ["sh", "-c", command, "sh", *COMMAND, "ps"],

@@ -83,6 +83,16 @@ def test_attach_passes_more_than_the_agent_takes_at_once(cli: CommandLine) -> No
     assert done.returncode == 0
 
 
+def test_attach_to_an_agent_whose_stdin_is_closed_tells_it_and_goes_on(cli: CommandLine) -> None:
+    agent_id = cli.spawn("cat; sleep 1; echo still here")
+    cli("write", "--close", agent_id, "one")
+    done = cli("attach", "--history", agent_id, stdin=b"two")
+    assert done.stdout == b"one\nstill here\n"
+    assert done.stderr.startswith(b"descartes-fast: stdin: ")
+    assert done.stderr.count(b"\n") == 1
+    assert done.returncode == 0
+
+
 def test_attach_left_by_ctrl_c_leaves_the_agent_running(cli: CommandLine) -> None:
     agent_id = cli.spawn("echo ready; sleep 60")
     with cli.start("attach", "--history", agent_id) as attached:

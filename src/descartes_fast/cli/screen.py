@@ -56,12 +56,12 @@ _STYLES = {
 
 
 def prepare() -> None:
-    """Make stdout and stderr take whatever text comes, also where they are closed."""
-    for name in ("stdout", "stderr"):
+    """Have all three streams, also where they are closed; let output take whatever text comes."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the end
-        elif isinstance(stream, io.TextIOWrapper):
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - until the end
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -130,8 +130,9 @@ def json_line(value: Any) -> None:
 
 
 def complain(words: str) -> None:
-    """Print one line about an error on stderr."""
-    print(f"descartes-fast: {clean(words)}", file=sys.stderr, flush=True)
+    """Print one line about an error on stderr, if that takes it."""
+    with contextlib.suppress(OSError):
+        print(f"descartes-fast: {clean(words)}", file=sys.stderr, flush=True)
 
 
 def write_stdout(data: bytes) -> None:

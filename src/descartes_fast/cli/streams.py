@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import sys
 import threading
@@ -13,7 +14,7 @@ from uuid import UUID
 
 from .._core import ControlCommandType, LogStreamMessage, LogStreamType
 from ..client import ZmqClient
-from ..errors import InvalidState, OutputGone, Unsupported, WouldBlock
+from ..errors import DescartesError, InvalidState, OutputGone, Unsupported, WouldBlock
 from ..subscription import Subscription
 from . import screen
 
@@ -113,14 +114,17 @@ def _with(data: Any, *names: str) -> dict[str, Any]:
 
 
 async def feed_stdin(client: ZmqClient, agent_id: UUID) -> None:
-    """Pass our stdin to an agent until it ends, then close the agent's."""
-    pieces = _stdin_pieces()
+    """Pass our stdin to an agent until it ends, then close the agent's.
+
+    What goes wrong is told and ends only this: the agent's output goes on.
+    """
     try:
-        async for data in pieces:
+        async for data in _stdin_pieces():
             await _write_patiently(client, agent_id, data)
-        await client.write_agent_stdin(agent_id, b"", close=True)
-    except InvalidState:
-        return  # it has ended, or has no stdin: its output goes on without ours
+        with contextlib.suppress(InvalidState):  # there is nothing to close
+            await client.write_agent_stdin(agent_id, b"", close=True)
+    except DescartesError as error:
+        screen.complain(f"stdin: {error}")
 
 
 async def _write_patiently(client: ZmqClient, agent_id: UUID, data: bytes) -> None:
