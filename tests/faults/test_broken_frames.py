@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 from descartes_fast import CommandResponse, HealthCheckRequest
-from raw_peers import Peer, new_id, peer, raw_socket, vectors
+from raw_peers import Peer, new_id, peer, vectors
 
 if TYPE_CHECKING:
     from conftest import StartServer
@@ -103,21 +103,19 @@ async def test_every_truncation_and_many_flips_of_a_request_leave_the_server_ali
 
 
 async def test_identity_that_is_taken_is_not_given_to_another(server: ZmqAgentServer) -> None:
-    async with raw_socket(zmq.DEALER, server.endpoint) as owner_socket:
-        owner = Peer(owner_socket)
-        await still_serves(owner)
     context: Any = zmq.Context()
     first, second = context.socket(zmq.DEALER), context.socket(zmq.DEALER)
     try:
-        for dealer in (first, second):
+        for dealer, patience_ms in ((first, 10_000), (second, 300)):
             dealer.set(zmq.ROUTING_ID, b"the same")
-            dealer.set(zmq.RCVTIMEO, 300)
-            dealer.connect(server.endpoint)
+            dealer.set(zmq.RCVTIMEO, patience_ms)
         ask = [b"", VECTORS["health_check_request"]]
 
         def talk() -> tuple[bool, bool]:
+            first.connect(server.endpoint)
             first.send_multipart(ask)
             served = bool(first.recv_multipart())
+            second.connect(server.endpoint)
             second.send_multipart(ask)
             try:
                 second.recv_multipart()
