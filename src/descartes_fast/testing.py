@@ -11,7 +11,7 @@ tool and no network::
 
 With ``pytest_plugins = ["descartes_fast.testing"]`` in a ``conftest.py`` the same is there as
 the fixtures ``agent_server`` and ``agent_client``. They are asynchronous fixtures: run
-them with anyio's pytest plugin, or with pytest-asyncio in its automatic mode.
+them with anyio's pytest plugin, or with pytest-asyncio in its automatic mode. Needs pytest.
 """
 
 from __future__ import annotations
