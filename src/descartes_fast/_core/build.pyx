@@ -21,6 +21,8 @@ import_datetime()
 cdef extern from *:
     """
     #include "structmember.h"
+    /* A dict has room for five entries before it must grow. */
+    #define descartes_fast_new_dict(n) ((n) <= 5 ? PyDict_New() : _PyDict_NewPresized(n))
     #if PY_VERSION_HEX >= 0x030D0000
     #define descartes_fast_int128(p) \
         PyLong_FromUnsignedNativeBytes((p), 16, Py_ASNATIVEBYTES_BIG_ENDIAN)
@@ -36,7 +38,7 @@ cdef extern from *:
     """
     object int128 "descartes_fast_int128"(const uint8_t* data)
     int int128_bytes "descartes_fast_int128_bytes"(PyObject* number, uint8_t* data) noexcept
-    PyObject* new_dict "__Pyx_PyDict_NewPresized"(Py_ssize_t count) noexcept
+    PyObject* new_dict "descartes_fast_new_dict"(Py_ssize_t count) noexcept
 
 cdef extern from "Python.h":
     PyObject* PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar) noexcept
