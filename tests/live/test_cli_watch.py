@@ -22,16 +22,19 @@ def test_watch_one_agent_begins_with_its_status_and_stops_at_its_end(cli: Comman
 
 
 def test_watch_all_shows_agents_that_come_later(cli: CommandLine) -> None:
+    earlier = cli.ended("true")
     with cli.start("watch", "--json", "--heartbeats", "--output") as watching:
         assert watching.stdout is not None
+        first = json.loads(watching.stdout.readline())
+        assert (first["agent_id"], first["status"]) == (earlier, "completed")
         agent_id = cli.ended("echo hello")
         seen = []
         for line in watching.stdout:
             update = json.loads(line)
             if update["agent_id"] == agent_id:
                 seen.append(update["status"])
-            if update["update_type"] == "completed":
-                break
+                if update["update_type"] == "completed":
+                    break
         watching.send_signal(signal.SIGINT)
         assert watching.wait(timeout=10) == 130
     assert seen[-1] == "completed"
