@@ -81,6 +81,12 @@ HOSTILE = {
     "one long request id": b"\x92" + msgpack.packb("health_check_request")
     + str32(b"a" * (ROOM - 30)),
     "one long wide payload": COMMAND + str32("\U0001f600".encode() * ((ROOM - 80) // 4)),
+    "one long request id with a wide character": b"\x92" + msgpack.packb("health_check_request")
+    + str32(b"a" * (ROOM - 40) + "😀".encode()),
+    "one long request id of wide characters": b"\x92" + msgpack.packb("health_check_request")
+    + str32("é".encode() * ((ROOM - 40) // 2)),
+    "a long wide task in a config": SPAWN + b"\x93\xa0\xa0"
+    + str32("€".encode() * ((ROOM - 80) // 3)),
     "unknown keys": filled(b"", map32, b"\xa0\xc0"),
     "a value before the type": filled(
         b"\x83\xa1x", array32, b"\x80",

@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from .layout cimport (
-    I64, NESTED, NESTED_LIST, TEXT, TEXT_LIST, TEXT_MAP, TIME, U64, UUID, UUID_LIST, VALUE,
+    I64, LONG_TEXT, NESTED, NESTED_LIST, TEXT, TEXT_LIST, TEXT_MAP, TIME, U64, UUID, UUID_LIST, VALUE,
     VALUE_MAP, WORD, Field, Record,
 )
 from .scan cimport take_word
@@ -35,7 +35,7 @@ cdef bint pass_field(Cursor* cur, const Field* field) noexcept nogil:
     cdef uint32_t word
     if field.optional and take_nil(cur):
         return True
-    if field.kind == TEXT:
+    if field.kind == TEXT or field.kind == LONG_TEXT:
         return pass_str(cur)
     if field.kind == WORD:
         return cur.pos[0] & 0xE0 == 0xA0 and take_word(cur, field.words, &word) == OK

@@ -20,7 +20,7 @@ from .layout cimport (
     Py_XDecRef, PyObject_Free, Record, Slice, is_slice, load_slot, owned, publish_slot, record_of,
     slice_of, time_of, uuid_of,
 )
-from .table cimport MAX_RECORDS, find_type, records, set_type
+from .table cimport MAX_RECORDS, find_type, records, roomy_records, set_type
 
 from . import schema
 
@@ -28,6 +28,7 @@ cdef extern from *:
     """
     #include <stddef.h>
     #include "structmember.h"
+    #define descartes_fast_clear_flag(t, f) (((PyTypeObject *)(t))->tp_flags &= ~(f))
     #define descartes_fast_set_vectorcall(t, f) (((PyTypeObject *)(t))->tp_vectorcall = (f))
     """
     ctypedef struct PyMemberDef:
@@ -62,10 +63,11 @@ cdef extern from *:
     int T_OBJECT_EX
     int READONLY
     int METH_NOARGS, METH_VARARGS, METH_KEYWORDS
-    unsigned int Py_TPFLAGS_DEFAULT
+    unsigned int Py_TPFLAGS_DEFAULT, Py_TPFLAGS_BASETYPE
     int Py_tp_new, Py_tp_dealloc, Py_tp_repr, Py_tp_richcompare, Py_tp_hash
     int Py_tp_members, Py_tp_getset, Py_tp_methods, Py_tp_doc
-    object PyType_FromSpec(PyType_Spec* spec)
+    object PyType_FromSpecWithBases(PyType_Spec* spec, PyObject* bases)
+    void clear_flag "descartes_fast_clear_flag"(PyObject* kind, unsigned long flag)
     void* PyObject_HashNotImplemented
     PyTypeObject* Py_TYPE(PyObject*)
     object PyObject_VectorcallDict(
@@ -166,42 +168,52 @@ cdef object message_repr(PyObject* self):
 
 
 cdef object message_richcompare(PyObject* self, PyObject* other, int op):
-    if (op != Py_EQ and op != Py_NE) or Py_TYPE(self) != Py_TYPE(other):
+    cdef Message* left = <Message*>self
+    cdef Message* right = as_message(<object>other)
+    if (op != Py_EQ and op != Py_NE) or right == NULL:
         return NotImplemented
-    return equal(<Message*>self, <Message*>other) == (op == Py_EQ)
+    if record_of(left).base != record_of(right).base:
+        return NotImplemented
+    return equal(left, right) == (op == Py_EQ)
 
 
 cdef bint equal(const Message* left, const Message* right) except -1:
-    cdef Record* record = record_of(left)
-    cdef Field* field
+    cdef Record* ours = record_of(left)
+    cdef Record* theirs = record_of(right)
     cdef uint32_t i
-    for i in range(record.count):
-        field = &record.fields[i]
-        if not equal_field(left, right, field):
+    for i in range(ours.count):
+        if not equal_field(left, &ours.fields[i], right, &theirs.fields[i]):
             return False
     return True
 
 
-cdef bint equal_field(const Message* left, const Message* right, const Field* field) except -1:
-    cdef Slice* ours
-    cdef Slice* theirs
-    if field.kind == UUID:
-        return memcmp(uuid_of(left, field), uuid_of(right, field), 16) == 0
-    if field.kind == TIME:
+cdef bint equal_field(
+    const Message* left, const Field* ours, const Message* right, const Field* theirs
+) except -1:
+    cdef Slice* mine
+    cdef Slice* other
+    if ours.kind == UUID:
+        return memcmp(uuid_of(left, ours), uuid_of(right, theirs), 16) == 0
+    if ours.kind == TIME:
         return (
-            time_of(left, field).secs == time_of(right, field).secs
-            and time_of(left, field).nanos == time_of(right, field).nanos
+            time_of(left, ours).secs == time_of(right, theirs).secs
+            and time_of(left, ours).nanos == time_of(right, theirs).nanos
         )
-    if field.kind == WORD:
-        return left.words[field.raw] == right.words[field.raw]
-    if is_slice(field):
-        ours = slice_of(left, field)
-        theirs = slice_of(right, field)
-        if ours.size == ABSENT and theirs.size == ABSENT:
+    if ours.kind == WORD:
+        return left.words[ours.raw] == right.words[theirs.raw]
+    if is_slice(ours) and is_slice(theirs):
+        mine = slice_of(left, ours)
+        other = slice_of(right, theirs)
+        if mine.size == ABSENT and other.size == ABSENT:
             return True
-        # Not the objects somebody has read: those may have been changed since.
-        return build_slice(left, field) == build_slice(right, field)
-    return <object>left.slots[field.index] == <object>right.slots[field.index]
+    return stored(left, ours) == stored(right, theirs)
+
+
+cdef object stored(const Message* message, const Field* field):
+    """Return a field's object as the message has it: what somebody read may be changed since."""
+    if is_slice(field):
+        return build_slice(message, field)
+    return <object>message.slots[field.index]
 
 
 cdef object message_replace(PyObject* self, PyObject* args, PyObject* kwargs):
@@ -220,7 +232,7 @@ cdef object message_reduce(PyObject* self, PyObject* unused):
         data = (<const char*>out.start)[:size_of_buffer(&out)]
     finally:
         close_buffer(&out)
-    return restore, (<object>Py_TYPE(self), data)
+    return restore, (<object>record_of(<Message*>self).base.type, data)
 
 
 def restore(kind, bytes data not None):
@@ -245,7 +257,7 @@ def replace(message, /, **changes):
 
 # Descriptors point into these for as long as the types live.
 cdef PyMethodDef[3] _METHODS
-cdef PyGetSetDef[MAX_RECORDS][2 * MAX_FIELDS + 1] _GETSETS
+cdef PyGetSetDef[2 * MAX_RECORDS][2 * MAX_FIELDS + 1] _GETSETS
 
 
 cdef const char* _text(str text) except NULL:
@@ -254,16 +266,20 @@ cdef const char* _text(str text) except NULL:
     return <const char*><bytes>data
 
 
-cdef object _make_type(Record* record, object declared):
-    """Return the class of one record."""
+cdef object _make_type(Record* record, object declared, object base):
+    """Return the class of one record; a roomy one's is derived from the plain one's."""
     cdef PyMemberDef[17] members
-    cdef PyGetSetDef* getsets = &_GETSETS[record - records][0]
     cdef PyType_Slot[10] slots
     cdef PyType_Spec spec
     cdef Field* field
     cdef uint32_t i
+    cdef PyGetSetDef* getsets
     cdef int member_count = 0
     cdef int getset_count = 0
+    if base is None:
+        getsets = &_GETSETS[record - &records[0]][0]
+    else:
+        getsets = &_GETSETS[MAX_RECORDS + (record - &roomy_records[0])][0]
     for i in range(record.count):
         field = &record.fields[i]
         if is_slice(field) or field.kind == UUID or field.kind == TIME:
@@ -273,7 +289,7 @@ cdef object _make_type(Record* record, object declared):
             getsets[getset_count].doc = NULL
             getsets[getset_count].closure = field
             getset_count += 1
-        else:
+        elif base is None:
             members[member_count].name = field.name
             members[member_count].type = T_OBJECT_EX
             members[member_count].offset = SLOTS_AT + field.index * sizeof(PyObject*)
@@ -302,9 +318,10 @@ cdef object _make_type(Record* record, object declared):
     spec.name = _text(f"descartes_fast.{declared.name}")
     spec.basicsize = <int>record.size
     spec.itemsize = 0
-    spec.flags = Py_TPFLAGS_DEFAULT
+    # Derived from once, below; then final, so that `as_message` can tell by the class alone.
+    spec.flags = Py_TPFLAGS_DEFAULT | (Py_TPFLAGS_BASETYPE if base is None else 0)
     spec.slots = slots
-    made = PyType_FromSpec(&spec)
+    made = PyType_FromSpecWithBases(&spec, <PyObject*>base if base is not None else NULL)
     made.__match_args__ = tuple(entry.name for entry in declared.fields)
     Py_IncRef(<PyObject*>made)
     set_vectorcall(<PyObject*>made, <vectorcallfunc>message_vectorcall)
@@ -336,10 +353,13 @@ def _make_types():
     _METHODS[1].ml_flags = METH_VARARGS | METH_KEYWORDS
     _METHODS[1].ml_doc = b"__replace__($self, /, **changes)\n--\n\nReturn a changed copy."
     _METHODS[2].ml_name = NULL
-    return {
-        declared.name: _make_type(&records[i], declared)
-        for i, declared in enumerate(schema.RECORDS)
-    }
+    types = {}
+    for i, declared in enumerate(schema.RECORDS):
+        made = _make_type(&records[i], declared, None)
+        _make_type(&roomy_records[i], declared, made)
+        clear_flag(<PyObject*>made, Py_TPFLAGS_BASETYPE)
+        types[declared.name] = made
+    return types
 
 
 TYPES = _make_types()

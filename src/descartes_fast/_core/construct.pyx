@@ -16,14 +16,13 @@ from datetime import datetime, timedelta, timezone
 from ..errors import FieldError
 
 from .build cimport is_uuid, uuid_bytes
-from .decode cimport set_default
+from .decode cimport build_slice, set_default
 from .encode cimport pack_field
 from .pack cimport is_sayable
 from .layout cimport (
-    ABSENT, BOOLEAN, CANONICAL, I64, NESTED, NESTED_LIST, NO_TIME, OCTETS, TEXT, TEXT_LIST, TEXT_MAP,
+    BOOLEAN, CANONICAL, I64, LONG_TEXT, NESTED, NESTED_LIST, NO_TIME, OCTETS, TEXT, TEXT_LIST, TEXT_MAP,
     TIME, U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Py_IncRef, Py_XDecRef, Record, Slice,
-    Time, is_slice, new_message, owned, record_of, slice_of, time_of, type_of,
-    uuid_of,
+    Time, is_of, is_slice, new_message, owned, record_of, slice_of, time_of, uuid_of,
 )
 
 import_datetime()
@@ -100,7 +99,8 @@ cdef int32_t field_named(const Record* record, uint32_t guess, PyObject* name) e
 
 cdef object replaced(const Message* message, dict changes):
     """Return a copy in which the fields named in ``changes`` differ. Raises FieldError."""
-    cdef Record* record = record_of(message)
+    cdef Record* source = record_of(message)
+    cdef Record* record = source.base
     cdef Message* copied = new_message(record)
     cdef PyObject* value
     cdef Field* field
@@ -113,33 +113,37 @@ cdef object replaced(const Message* message, dict changes):
         if value != NULL:
             used += 1
             set_field(copied, field, <object>value)
+        elif source.fields[i].kind == LONG_TEXT:
+            set_field(copied, field, build_slice(message, &source.fields[i]))
         else:
-            copy_field(copied, message, field)
+            copy_field(copied, field, message, &source.fields[i])
     if used != len(changes):
         known = {<object>record.fields[i].py_name for i in range(record.count)}
         raise unknown_field(record, next(name for name in changes if name not in known))
     return made
 
 
-cdef void copy_field(Message* into, const Message* source, const Field* field) noexcept:
+cdef void copy_field(
+    Message* into, const Field* field, const Message* source, const Field* given
+) noexcept:
     """Take over one field as it stands; a built value is not shared, so that it stays its own."""
     cdef Slice* slice
     if is_slice(field):
         slice = slice_of(into, field)
-        slice[0] = slice_of(source, field)[0]
+        slice[0] = slice_of(source, given)[0]
         if slice.owner != NULL:
             Py_IncRef(slice.owner)
         return
     if field.kind == UUID:
-        memcpy(uuid_of(into, field), uuid_of(source, field), 16)
+        memcpy(uuid_of(into, field), uuid_of(source, given), 16)
         return
     if field.kind == TIME:
-        time_of(into, field)[0] = time_of(source, field)[0]
-        if time_of(source, field).nanos != NO_TIME:
+        time_of(into, field)[0] = time_of(source, given)[0]
+        if time_of(source, given).nanos != NO_TIME:
             return
     if field.kind == WORD:
-        into.words[field.raw] = source.words[field.raw]
-    into.slots[field.index] = source.slots[field.index]
+        into.words[field.raw] = source.words[given.raw]
+    into.slots[field.index] = source.slots[given.index]
     Py_IncRef(into.slots[field.index])
 
 
@@ -184,7 +188,7 @@ cdef int set_field(Message* message, const Field* field, object value) except -1
     if field.kind == U64 or field.kind == I64:
         return set_number(message, field, value)
     if field.kind == NESTED:
-        if type_of(<PyObject*>value) != field.record.type:
+        if not is_of(<PyObject*>value, field.record):
             raise refused(record, field, value)
         return set_slot(message, field, value)
     return set_octets(message, field, value)

@@ -16,16 +16,16 @@ from ..errors import MessageTooLarge, ProtocolError
 
 from .build cimport build_i64, build_map, build_str, build_u64, build_uuid, build_value
 from .layout cimport (
-    ABSENT, BOOLEAN, CANONICAL, I64, NESTED, NESTED_LIST, NO_TIME, OCTETS, TEXT, TEXT_LIST,
+    ABSENT, BOOLEAN, CANONICAL, I64, LONG_TEXT, NESTED, NESTED_LIST, NO_TIME, OCTETS, TEXT, TEXT_LIST,
     TEXT_MAP, TIME, U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Py_DecRef,
     Py_IncRef, Record, Slice, Time, is_slice, new_message, owned, slice_of, time_of, uuid_of,
 )
-from .scan cimport check_field, find_field, skip_any, take_time, take_uuid, take_word
+from .scan cimport check_field, find_field, is_ascii, skip_any, take_time, take_uuid, take_word
 from .table cimport find_tag
 from .wire cimport (
     ERR_COUNT, ERR_DEPTH, ERR_DUPLICATE, ERR_EXTRA, ERR_KEY, ERR_MISSING, ERR_NO_TAG, ERR_PYTHON,
     ERR_RANGE, ERR_TAG, ERR_TIME, ERR_TRAILING, ERR_TRUNCATED, ERR_TYPE, ERR_UTF8, ERR_UUID,
-    ERR_WORD, MAX_DEPTH, MAX_VALUES, OK, Cursor, left_in, open_cursor, take_array, take_bool,
+    ERR_WIDE, ERR_WORD, MAX_DEPTH, MAX_VALUES, OK, Cursor, left_in, open_cursor, take_array, take_bool,
     take_i64, take_map, take_nil, take_str, take_text, take_u64, trace_index, trace_name,
 )
 
@@ -41,6 +41,11 @@ cdef extern from "Python.h":
     PyObject* Py_None
 
 
+cdef enum:
+    # Text of more bytes than this is built at once only where a character takes one byte.
+    MAX_WIDE_TEXT = 65536
+
+
 cdef object decode_message(const uint8_t* data, size_t size, PyObject* owner):
     """Return the message in ``size`` bytes at ``data``, which lie in the bytes object ``owner``.
 
@@ -51,13 +56,11 @@ cdef object decode_message(const uint8_t* data, size_t size, PyObject* owner):
     cdef PyObject* made = NULL
     cdef int code
     open_cursor(&cur, data, size)
-    code = decode_envelope(&cur, owner, &record, &made)
-    if code == OK and cur.pos != cur.end:
-        Py_DecRef(made)
-        code = ERR_TRAILING
-    if code:
-        return raise_broken(&cur, record, code)
-    return owned(made)
+    code = decode_envelope(&cur, owner, &record, &made, False)
+    if code == ERR_WIDE:
+        open_cursor(&cur, data, size)
+        code = decode_envelope(&cur, owner, &record, &made, True)
+    return finished(&cur, record, made, code)
 
 
 cdef object decode_part(const uint8_t* data, size_t size, PyObject* owner, Record* record):
@@ -67,16 +70,24 @@ cdef object decode_part(const uint8_t* data, size_t size, PyObject* owner, Recor
     cdef int code
     open_cursor(&cur, data, size)
     code = decode_record(&cur, owner, record, &made)
+    if code == ERR_WIDE:
+        open_cursor(&cur, data, size)
+        code = decode_record(&cur, owner, record.roomy, &made)
+    return finished(&cur, record, made, code)
+
+
+cdef inline object finished(Cursor* cur, const Record* record, PyObject* made, int code):
+    """Return what was decoded if it was all there was, else raise."""
     if code == OK and cur.pos != cur.end:
         Py_DecRef(made)
         code = ERR_TRAILING
     if code:
-        return raise_broken(&cur, record, code)
+        return raise_broken(cur, record, code)
     return owned(made)
 
 
 cdef int decode_envelope(
-    Cursor* cur, PyObject* owner, Record** record, PyObject** made
+    Cursor* cur, PyObject* owner, Record** record, PyObject** made, bint roomy
 ) noexcept:
     """Decode a message in either form. ``record`` is set as soon as the tag is known."""
     cdef const uint8_t* at = cur.pos
@@ -95,6 +106,8 @@ cdef int decode_envelope(
             if record[0] == NULL:
                 cur.pos = at
                 return trace_name(cur, b"type", ERR_TAG)
+            if roomy:
+                record[0] = record[0].roomy
             return decode_array(cur, owner, record[0], count - 1, made)
         return trace_name(cur, b"type", code)
     if code != ERR_TYPE:
@@ -107,6 +120,8 @@ cdef int decode_envelope(
     if code:
         return code
     cur.pos = at
+    if roomy:
+        record[0] = record[0].roomy
     return decode_map(cur, owner, record[0], count, True, made)
 
 
@@ -277,6 +292,8 @@ cdef int decode_field(
         code = take_text(cur, &data, &size)
         if code:
             return code
+        if size > MAX_WIDE_TEXT and not cur.eager and not is_ascii(data, size):
+            return ERR_WIDE
         slot[0] = build_str(data, size)
         if slot[0] == NULL:
             return text_failed(cur, at)
@@ -397,12 +414,18 @@ cdef object build_slice(const Message* message, const Field* field):
     if slice.size == ABSENT:
         return None
     if slice.owner == NULL:
+        if field.kind == LONG_TEXT:
+            return ""
         return {} if field.kind == TEXT_MAP or field.kind == VALUE_MAP else ()
     open_cursor(
         &cur, <const uint8_t*>bytes_data(slice.owner) + slice.offset, slice.size & ~CANONICAL
     )
+    cur.eager = True
     if field.kind == VALUE:
         return build_value(&cur)
+    if field.kind == LONG_TEXT:
+        take_text(&cur, &data, &size)
+        return owned(build_str(data, size))
     if field.kind == TEXT_MAP or field.kind == VALUE_MAP:
         return owned(build_map(&cur, field.kind == VALUE_MAP))
     take_array(&cur, &count)

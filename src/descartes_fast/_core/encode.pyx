@@ -17,9 +17,9 @@ from .build cimport is_uuid, uuid_bytes
 from .canonical cimport is_canonical
 from .decode cimport build_slice
 from .layout cimport (
-    ABSENT, BOOLEAN, CANONICAL, HAVE_GIL, I64, NESTED, NO_TIME, OCTETS, TEXT, TEXT_LIST, TEXT_MAP, TIME,
-    U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Record, Slice, Time, is_slice,
-    record_of, slice_of, time_of, type_of, uuid_of,
+    ABSENT, BOOLEAN, CANONICAL, HAVE_GIL, I64, LONG_TEXT, NESTED, NO_TIME, OCTETS, TEXT, TEXT_LIST, TEXT_MAP, TIME,
+    U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Record, Slice, Time, is_of,
+    is_slice, record_of, slice_of, time_of, uuid_of,
 )
 from .pack cimport pack_dict, pack_octets, pack_str, pack_text_dict, pack_value
 from .wire cimport MAX_VALUES
@@ -138,7 +138,7 @@ cdef int encode_slice(Buffer* out, const Message* message, const Field* field) e
         put_nil(out)
     elif slice.owner == NULL:
         reserve(out, 1)
-        put_u8(out, 0x80 if field.kind == TEXT_MAP or field.kind == VALUE_MAP else 0x90)
+        put_u8(out, 0xA0 if field.kind == LONG_TEXT else 0x80 if field.kind == TEXT_MAP or field.kind == VALUE_MAP else 0x90)
     elif slice.size & CANONICAL:
         reserve(out, size)
         put_raw(out, bytes_data(slice.owner) + slice.offset, size)
@@ -168,6 +168,8 @@ cdef int pack_into(Buffer* out, const Field* field, object value) except -1:
     cdef size_t budget = MAX_VALUES
     if field.kind == VALUE:
         return pack_value(out, value, 0, &budget)
+    if field.kind == LONG_TEXT:
+        return pack_str(out, value)
     if field.kind == TEXT_MAP or field.kind == VALUE_MAP:
         return pack_map(out, field, value)
     return pack_list(out, field, value)
@@ -201,7 +203,7 @@ cdef int pack_list(Buffer* out, const Field* field, object value) except -1:
             reserve(out, 18)
             put_uuid(out, uuid)
         else:
-            if type_of(<PyObject*>item) != field.record.type:
+            if not is_of(<PyObject*>item, field.record):
                 raise FieldError(
                     f"an element is {(<bytes>field.record.name).decode()}, "
                     f"not {type(item).__name__}"

@@ -25,6 +25,7 @@ cdef enum Kind:
     TEXT_LIST
     UUID_LIST
     NESTED_LIST
+    LONG_TEXT               # text in a message that is too wide to build it at once
 
 cdef enum:
     MAX_FIELDS = 16
@@ -71,6 +72,8 @@ cdef struct Record:
     uint32_t slices_at
     Py_ssize_t size
     PyTypeObject* type
+    Record* roomy           # the same with LONG_TEXT for TEXT; of a roomy one: NULL
+    Record* base            # of a roomy one the plain one, else itself
     Field fields[MAX_FIELDS]
 
 cdef struct Slice:
@@ -172,6 +175,11 @@ cdef inline Time* time_of(const Message* message, const Field* field) noexcept n
 
 cdef inline Slice* slice_of(const Message* message, const Field* field) noexcept nogil:
     return <Slice*>(<uint8_t*>message + field.raw)
+
+
+cdef inline bint is_of(PyObject* value, const Record* record) noexcept:
+    """Whether an object is a message of this record, plain or roomy."""
+    return type_of(value) == record.base.type or type_of(value) == record.base.roomy.type
 
 
 cdef inline bint is_slice(const Field* field) noexcept nogil:

@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from .layout cimport (
-    BOOLEAN, I64, NESTED, NESTED_LIST, OCTETS, TEXT, TEXT_LIST, TEXT_MAP, TIME, U64, UUID,
+    BOOLEAN, I64, LONG_TEXT, NESTED, NESTED_LIST, OCTETS, TEXT, TEXT_LIST, TEXT_MAP, TIME, U64, UUID,
     UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Record, Time, Words,
 )
 from .wire cimport (
@@ -413,7 +413,7 @@ cdef int check_field(Cursor* cur, const Field* field) noexcept nogil:
     cdef Time time
     if field.optional and take_nil(cur):
         return OK
-    if field.kind == TEXT:
+    if field.kind == TEXT or field.kind == LONG_TEXT:
         return check_text(cur)
     if field.kind == WORD:
         return take_word(cur, field.words, &word)

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp
 
 from .layout cimport (
-    BOOLEAN, I64, MAX_FIELDS, NESTED, NESTED_LIST, OCTETS, TEXT, TEXT_LIST, TEXT_MAP, TIME, U64,
+    BOOLEAN, I64, LONG_TEXT, MAX_FIELDS, NESTED, NESTED_LIST, OCTETS, TEXT, TEXT_LIST, TEXT_MAP, TIME, U64,
     SLOTS_AT, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Kind, Record, Slice, Time, Words,
 )
 from .wire cimport load_ends
@@ -50,10 +50,10 @@ cdef Record* find_tag(const uint8_t* tag, size_t size) noexcept nogil:
 
 
 cdef Record* find_type(const PyTypeObject* kind) noexcept nogil:
-    """Return the record whose class this is, or NULL."""
+    """Return the plain record whose class this is, or NULL."""
     cdef uint32_t i
     for i in range(record_count):
-        if _types[i] == kind:
+        if _types[i] == kind or roomy_records[i].type == kind:
             return &records[i]
     return NULL
 
@@ -61,7 +61,8 @@ cdef Record* find_type(const PyTypeObject* kind) noexcept nogil:
 cdef void set_type(Record* record, PyTypeObject* kind) noexcept:
     """Tell the table which class a record has."""
     record.type = kind
-    _types[record - records] = kind
+    if record.roomy != NULL:
+        _types[record - records] = kind
 
 
 cdef const char* _text(str text) except NULL:
@@ -114,11 +115,12 @@ cdef Words* _words_of(object kind) except NULL:
     return words
 
 
-cdef int _lay_out(Record* record, object declared) except -1:
+cdef int _lay_out(Record* record, object declared, bint roomy) except -1:
     """Fill one record from its declaration: slots, then slices, then the other unbuilt forms."""
     cdef Field* field
     cdef uint32_t i, index
     cdef uint32_t at, words = 0
+    cdef Record* every = &roomy_records[0] if roomy else &records[0]
     if len(declared.fields) > MAX_FIELDS:
         raise ValueError(f"{declared.name} has too many fields")
     record.name = _text(declared.name)
@@ -152,13 +154,15 @@ cdef int _lay_out(Record* record, object declared) except -1:
             field.default = _immortal(None)
         elif not entry.required:
             field.default = _immortal(entry.default)
+        if roomy and field.kind == TEXT:
+            field.kind = LONG_TEXT
         if field.kind == WORD:
             field.words = _words_of(entry.of)
             field.raw = words
             words += 1
         elif field.kind == NESTED or field.kind == NESTED_LIST:
             index = _by_name[entry.of]
-            field.record = &records[index]
+            field.record = &every[index]
         if field.kind >= VALUE:
             field.raw = at
             at += <uint32_t>sizeof(Slice)
@@ -183,7 +187,11 @@ def _load():
         raise ValueError("too many records")
     for index, declared in enumerate(schema.RECORDS):
         _by_name[declared.name] = index
-        _lay_out(&records[index], declared)
+        _lay_out(&records[index], declared, False)
+        _lay_out(&roomy_records[index], declared, True)
+        records[index].roomy = &roomy_records[index]
+        records[index].base = roomy_records[index].base = &records[index]
+        roomy_records[index].roomy = NULL
         _tag_sizes[index] = len(declared.tag) if declared.tag else <size_t>-1
         record_count = index + 1
 

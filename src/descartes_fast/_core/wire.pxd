@@ -31,6 +31,7 @@ cdef enum Code:
     ERR_TRAILING
     ERR_NO_TAG
     ERR_TAG
+    ERR_WIDE            # not broken: to be decoded again, with room
 
 cdef struct Step:
     # One step of the path to a broken field: a name, or an index where the name is NULL.
@@ -41,6 +42,7 @@ cdef struct Cursor:
     const uint8_t* pos
     const uint8_t* end
     const uint8_t* start
+    bint eager          # text is built however wide it is
     # The way from a broken field up to the message, written while an error unwinds.
     uint32_t trail_len
     Step trail[MAX_TRAIL]
@@ -49,6 +51,7 @@ cdef struct Cursor:
 cdef inline void open_cursor(Cursor* cur, const uint8_t* data, size_t size) noexcept nogil:
     cur.start = cur.pos = data
     cur.end = data + size
+    cur.eager = False
     cur.trail_len = 0
 
 
