@@ -10,13 +10,13 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from .layout cimport (
-    I64, LONG_TEXT, NESTED, NESTED_LIST, TEXT, TEXT_LIST, TEXT_MAP, TIME, U64, UUID, UUID_LIST, VALUE,
+    LONG_TEXT, NESTED, NESTED_LIST, TEXT, TEXT_LIST, TEXT_MAP, TIME, UUID, UUID_LIST, VALUE,
     VALUE_MAP, WORD, Field, Record,
 )
-from .scan cimport take_word
+from .scalars cimport take_word
 from .wire cimport (
-    OK, Cursor, left_in, load_be64, open_cursor, take_array, take_int, take_map, take_nil,
-    take_str, take_u64,
+    OK, Cursor, left_in, load_be64, open_cursor, take_array, take_int, take_map, take_nil, take_str,
+    take_u64,
 )
 
 cdef enum:
@@ -55,7 +55,9 @@ cdef bint pass_field(Cursor* cur, const Field* field) noexcept nogil:
     return pass_value(cur)
 
 
-cdef bint pass_length(const uint8_t* at, uint8_t narrow, uint8_t wide, uint32_t least) noexcept nogil:
+cdef bint pass_length(
+    const uint8_t* at, uint8_t narrow, uint8_t wide, uint32_t least
+) noexcept nogil:
     """Whether a length behind a marker needed that marker.
 
     ``narrow`` and ``wide`` are the markers of two and four bytes; one byte less than ``narrow``

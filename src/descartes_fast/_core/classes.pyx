@@ -17,7 +17,7 @@ from .decode cimport build_slice, decode_part
 from .encode cimport encode_record
 from .layout cimport (
     ABSENT, MAX_FIELDS, NO_TIME, SLOTS_AT, TIME, UUID, WORD, Field, Message, Py_DecRef, Py_IncRef,
-    Py_XDecRef, PyObject_Free, Record, Slice, is_slice, load_slot, owned, publish_slot, record_of,
+    Py_XDecRef, PyObject_Free, Record, Slice, is_slice, load_slot, publish_slot, record_of,
     slice_of, time_of, uuid_of,
 )
 from .table cimport MAX_RECORDS, find_type, records, roomy_records, set_type

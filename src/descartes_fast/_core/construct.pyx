@@ -20,9 +20,9 @@ from .decode cimport build_slice, set_default
 from .encode cimport pack_field
 from .pack cimport is_sayable
 from .layout cimport (
-    BOOLEAN, CANONICAL, I64, LONG_TEXT, NESTED, NESTED_LIST, NO_TIME, OCTETS, TEXT, TEXT_LIST, TEXT_MAP,
-    TIME, U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Py_IncRef, Py_XDecRef, Record, Slice,
-    Time, is_of, is_slice, new_message, owned, record_of, slice_of, time_of, uuid_of,
+    BOOLEAN, CANONICAL, I64, LONG_TEXT, NESTED, NESTED_LIST, NO_TIME, OCTETS, TEXT, TEXT_LIST,
+    TEXT_MAP, TIME, U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Py_IncRef, Record,
+    Slice, Time, is_of, is_slice, new_message, owned, record_of, slice_of, time_of, uuid_of,
 )
 
 import_datetime()

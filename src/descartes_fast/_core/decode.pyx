@@ -12,21 +12,20 @@ from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from ..errors import MessageTooLarge, ProtocolError
-
+from .broken cimport raise_broken
 from .build cimport build_i64, build_map, build_str, build_u64, build_uuid, build_value
 from .layout cimport (
-    ABSENT, BOOLEAN, CANONICAL, I64, LONG_TEXT, NESTED, NESTED_LIST, NO_TIME, OCTETS, TEXT, TEXT_LIST,
-    TEXT_MAP, TIME, U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Py_DecRef,
-    Py_IncRef, Record, Slice, Time, is_slice, new_message, owned, slice_of, time_of, uuid_of,
+    ABSENT, BOOLEAN, CANONICAL, I64, LONG_TEXT, NESTED, NO_TIME, OCTETS, TEXT, TEXT_LIST, TEXT_MAP,
+    TIME, U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Py_DecRef, Py_IncRef,
+    Record, Slice, is_slice, new_message, owned, slice_of, time_of, uuid_of,
 )
-from .scan cimport check_field, find_field, is_ascii, skip_any, take_time, take_uuid, take_word
+from .scalars cimport take_time, take_uuid, take_word
+from .scan cimport check_field, find_field, is_ascii, skip_any
 from .table cimport find_tag
 from .wire cimport (
-    ERR_COUNT, ERR_DEPTH, ERR_DUPLICATE, ERR_EXTRA, ERR_KEY, ERR_MISSING, ERR_NO_TAG, ERR_PYTHON,
-    ERR_RANGE, ERR_TAG, ERR_TIME, ERR_TRAILING, ERR_TRUNCATED, ERR_TYPE, ERR_UTF8, ERR_UUID,
-    ERR_WIDE, ERR_WORD, MAX_DEPTH, MAX_VALUES, OK, Cursor, left_in, open_cursor, take_array, take_bool,
-    take_i64, take_map, take_nil, take_str, take_text, take_u64, trace_index, trace_name,
+    ERR_DUPLICATE, ERR_EXTRA, ERR_KEY, ERR_MISSING, ERR_NO_TAG, ERR_PYTHON, ERR_RANGE, ERR_TAG,
+    ERR_TRAILING, ERR_TYPE, ERR_UTF8, ERR_WIDE, OK, Cursor, left_in, open_cursor, take_array,
+    take_bool, take_i64, take_map, take_nil, take_str, take_text, take_u64, trace_index, trace_name,
 )
 
 cdef extern from "Python.h":
@@ -446,44 +445,3 @@ cdef object build_slice(const Message* message, const Field* field):
         Py_INCREF(item)
         PyTuple_SET_ITEM(items, i, item)
     return items
-
-
-cdef object raise_broken(const Cursor* cur, const Record* root, int code):
-    """Raise what a code stands for, with the offset and the path of the field."""
-    cdef uint32_t i = cur.trail_len
-    cdef str path = "" if root == NULL else (<bytes>root.label).decode()
-    if code == ERR_PYTHON:
-        # Set where it happened; returning NULL lets it through.
-        return owned(NULL)
-    while i:
-        i -= 1
-        if cur.trail[i].name == NULL:
-            path += f"[{cur.trail[i].index}]"
-        else:
-            path += ("." if path else "") + (<bytes>cur.trail[i].name).decode()
-    offset = cur.pos - cur.start
-    words = _WORDS[code]
-    raise ProtocolError(
-        f"{path}: {words} at byte {offset}" if path else f"{words} at byte {offset}",
-        offset=offset, path=path,
-    )
-
-
-cdef dict _WORDS = {
-    ERR_TRUNCATED: "the bytes end before the value does",
-    ERR_TYPE: "a value of the wrong type",
-    ERR_RANGE: "a number out of range",
-    ERR_UTF8: "a string that is not UTF-8",
-    ERR_DEPTH: f"a value nested deeper than {MAX_DEPTH}",
-    ERR_COUNT: f"a value of more than {MAX_VALUES} values",
-    ERR_WORD: "a word that is none of the field's",
-    ERR_UUID: "not a UUID",
-    ERR_TIME: "not a point in time",
-    ERR_KEY: "a key that is not a string",
-    ERR_MISSING: "a required field is missing",
-    ERR_EXTRA: "more fields than the type has",
-    ERR_DUPLICATE: "a field given twice",
-    ERR_TRAILING: "bytes after the message",
-    ERR_NO_TAG: "a message without a type",
-    ERR_TAG: "an unknown type of message",
-}

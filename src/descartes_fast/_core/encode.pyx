@@ -5,20 +5,20 @@ came from elsewhere may hold longer forms, and those are built and written anew.
 """
 
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from ..errors import FieldError
 
 from .buffer cimport (
-    Buffer, close_buffer, make_room, open_buffer, put_array_header, put_i64, put_map_header,
-    put_nil, put_raw, put_str_header, put_u64, put_u8, put_uuid, size_of_buffer,
+    Buffer, close_buffer, make_room, open_buffer, put_array_header, put_i64, put_nil, put_raw,
+    put_str_header, put_u64, put_u8, put_uuid, size_of_buffer,
 )
 from .build cimport is_uuid, uuid_bytes
 from .canonical cimport is_canonical
 from .decode cimport build_slice
 from .layout cimport (
-    ABSENT, BOOLEAN, CANONICAL, HAVE_GIL, I64, LONG_TEXT, NESTED, NO_TIME, OCTETS, TEXT, TEXT_LIST, TEXT_MAP, TIME,
-    U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Record, Slice, Time, is_of,
+    ABSENT, BOOLEAN, CANONICAL, HAVE_GIL, LONG_TEXT, NESTED, OCTETS, TEXT, TEXT_LIST, TEXT_MAP,
+    TIME, U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Record, Slice, is_of,
     is_slice, record_of, slice_of, time_of, uuid_of,
 )
 from .pack cimport pack_dict, pack_octets, pack_str, pack_text_dict, pack_value
@@ -138,7 +138,7 @@ cdef int encode_slice(Buffer* out, const Message* message, const Field* field) e
         put_nil(out)
     elif slice.owner == NULL:
         reserve(out, 1)
-        put_u8(out, 0xA0 if field.kind == LONG_TEXT else 0x80 if field.kind == TEXT_MAP or field.kind == VALUE_MAP else 0x90)
+        put_u8(out, empty_of(field))
     elif slice.size & CANONICAL:
         reserve(out, size)
         put_raw(out, bytes_data(slice.owner) + slice.offset, size)
@@ -150,6 +150,13 @@ cdef int encode_slice(Buffer* out, const Message* message, const Field* field) e
     else:
         pack_into(out, field, build_slice(message, field))
     return 0
+
+
+cdef inline uint8_t empty_of(const Field* field) noexcept:
+    """Return the one byte that an empty map, list or text is written as."""
+    if field.kind == LONG_TEXT:
+        return 0xA0
+    return 0x80 if field.kind == TEXT_MAP or field.kind == VALUE_MAP else 0x90
 
 
 cdef bytes pack_field(const Field* field, object value):

@@ -8,7 +8,8 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.string cimport memcmp
 
 from .layout cimport Record, Words
-from .scan cimport find_field, is_utf8, skip_any, take_uuid, take_word
+from .scalars cimport take_uuid, take_word
+from .scan cimport find_field, is_utf8, skip_any
 from .table cimport find_tag
 from .wire cimport OK, Cursor, open_cursor, take_array, take_map, take_str, take_text
 

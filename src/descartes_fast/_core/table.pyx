@@ -9,8 +9,9 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp
 
 from .layout cimport (
-    BOOLEAN, I64, LONG_TEXT, MAX_FIELDS, NESTED, NESTED_LIST, OCTETS, TEXT, TEXT_LIST, TEXT_MAP, TIME, U64,
-    SLOTS_AT, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Kind, Record, Slice, Time, Words,
+    BOOLEAN, I64, LONG_TEXT, MAX_FIELDS, NESTED, NESTED_LIST, OCTETS, TEXT, TEXT_LIST, TEXT_MAP,
+    TIME, U64, SLOTS_AT, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Kind, Record, Slice, Time,
+    Words,
 )
 from .wire cimport load_ends
 

@@ -4,7 +4,7 @@ Every ``take_*`` returns a code; anything but ``OK`` leaves the cursor at the be
 value that was refused. No declared length is believed before the bytes behind it are there.
 """
 
-from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 cdef enum:
@@ -150,7 +150,9 @@ cdef inline int take_length(
     return OK
 
 
-cdef inline int take_bytes(Cursor* cur, size_t head, size_t size, const uint8_t** data) noexcept nogil:
+cdef inline int take_bytes(
+    Cursor* cur, size_t head, size_t size, const uint8_t** data
+) noexcept nogil:
     """Move past ``head`` bytes of header and ``size`` bytes of content, if they are all there."""
     if left_in(cur) - head < size:
         return ERR_TRUNCATED
