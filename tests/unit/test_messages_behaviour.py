@@ -213,3 +213,22 @@ def test_head_of_a_broken_message_is_read_where_it_can_be(data: Any, head: Any) 
 def test_status_update_shows_no_request_id() -> None:
     line = next(line for line in FULL if line["name"] == "status_update/error")
     assert peek_header(bytes.fromhex(line["hex"])) == ("status_update", None)
+
+
+def test_classes_are_final_and_sealed() -> None:
+    with pytest.raises(TypeError):
+        type("Derived", (AgentConfig,), {})
+    with pytest.raises(TypeError):
+        AgentConfig.name = "x"  # type: ignore[misc, assignment]
+    with pytest.raises(TypeError):
+        object.__new__(AgentConfig)
+    with pytest.raises(TypeError):
+        AgentConfig().__class__ = AgentInfo  # type: ignore[assignment]
+    with pytest.raises(AttributeError):
+        type(AgentConfig()).name.__set__(AgentConfig(), "x")  # type: ignore[attr-defined]
+    with pytest.raises(TypeError):
+        AgentInfo.name.__get__(AgentConfig())  # type: ignore[attr-defined]
+    with pytest.raises(FieldError):
+        AgentInfo.__new__(AgentInfo)
+    with pytest.raises(TypeError):
+        AgentConfig.__repr__(AgentInfo)  # type: ignore[arg-type]

@@ -28,7 +28,9 @@ cdef extern from *:
     """
     #include <stddef.h>
     #include "structmember.h"
-    #define descartes_fast_clear_flag(t, f) (((PyTypeObject *)(t))->tp_flags &= ~(f))
+    #define descartes_fast_seal(t) \
+        (((PyTypeObject *)(t))->tp_flags = \
+             (((PyTypeObject *)(t))->tp_flags & ~Py_TPFLAGS_BASETYPE) | Py_TPFLAGS_IMMUTABLETYPE)
     #define descartes_fast_set_vectorcall(t, f) (((PyTypeObject *)(t))->tp_vectorcall = (f))
     """
     ctypedef struct PyMemberDef:
@@ -67,7 +69,7 @@ cdef extern from *:
     int Py_tp_new, Py_tp_dealloc, Py_tp_repr, Py_tp_richcompare, Py_tp_hash
     int Py_tp_members, Py_tp_getset, Py_tp_methods, Py_tp_doc
     object PyType_FromSpecWithBases(PyType_Spec* spec, PyObject* bases)
-    void clear_flag "descartes_fast_clear_flag"(PyObject* kind, unsigned long flag)
+    void seal "descartes_fast_seal"(PyObject* kind)
     void* PyObject_HashNotImplemented
     PyTypeObject* Py_TYPE(PyObject*)
     object PyObject_VectorcallDict(
@@ -318,7 +320,7 @@ cdef object _make_type(Record* record, object declared, object base):
     spec.name = _text(f"descartes_fast.{declared.name}")
     spec.basicsize = <int>record.size
     spec.itemsize = 0
-    # Derived from once, below; then final, so that `as_message` can tell by the class alone.
+    # Derived from once, and then sealed.
     spec.flags = Py_TPFLAGS_DEFAULT | (Py_TPFLAGS_BASETYPE if base is None else 0)
     spec.slots = slots
     made = PyType_FromSpecWithBases(&spec, <PyObject*>base if base is not None else NULL)
@@ -356,8 +358,11 @@ def _make_types():
     types = {}
     for i, declared in enumerate(schema.RECORDS):
         made = _make_type(&records[i], declared, None)
-        _make_type(&roomy_records[i], declared, made)
-        clear_flag(<PyObject*>made, Py_TPFLAGS_BASETYPE)
+        roomy = _make_type(&roomy_records[i], declared, made)
+        # Final, so that `as_message` can tell by the class alone. Immutable, so that no message
+        # is given another class, whose fields are elsewhere.
+        seal(<PyObject*>made)
+        seal(<PyObject*>roomy)
         types[declared.name] = made
     return types
 
