@@ -85,10 +85,10 @@ async def test_stdin_that_the_agent_closed_is_a_typed_error(keeper: TestKeeper) 
 async def test_repeated_write_is_answered_and_not_written_again(keeper: TestKeeper) -> None:
     launch = await keeper.launch("cat", stdin="pipe")
     for _ in range(3):
-        count = await keeper.link.write_stdin(launch.agent_id, b"once ", request_id="r1")
+        count = await keeper.link.write_stdin(launch.agent_id, b"once ", key="r1")
         assert count == 5
-    await keeper.link.write_stdin(launch.agent_id, b"twice", close=True, request_id="r2")
-    assert await keeper.link.write_stdin(launch.agent_id, b"twice", request_id="r2") == 5
+    await keeper.link.write_stdin(launch.agent_id, b"twice", close=True, key="r2")
+    assert await keeper.link.write_stdin(launch.agent_id, b"twice", key="r2") == 5
     await keeper.end(launch)
     assert Path(launch.stdout_path).read_bytes() == b"once twice"
 

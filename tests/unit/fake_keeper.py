@@ -29,7 +29,7 @@ class FakeKeeper:
         return Started(pid=4242, started_at_ns=time.time_ns(), start_ticks=1)
 
     async def write_stdin(
-        self, agent_id: UUID, data: bytes, *, close: bool = False, request_id: str = ""
+        self, agent_id: UUID, data: bytes, *, close: bool = False, key: str = ""
     ) -> int:
         await self._call("write_stdin", data, close)
         return len(data)

@@ -1,4 +1,4 @@
-"""An agent's stdin: whole or not at all, bounded, once for each request id."""
+"""An agent's stdin: whole or not at all, bounded, once for each key."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def test_write_that_does_not_fit_is_refused_whole(ends: tuple[int, InputPipe]) -
         pipe.write(b"x" * (BUFFER_BYTES + 1))
     taken = pipe.write(b"a" * BUFFER_BYTES)
     with pytest.raises(InputFull):
-        pipe.write(b"b" * (BUFFER_BYTES // 2), request_id="again")
+        pipe.write(b"b" * (BUFFER_BYTES // 2), key="again")
     received = b""
     while len(received) < taken:
         received += os.read(read_end, 1 << 20)
         pipe.flush()
     assert set(received) == set(b"a")
     # A refusal is not what a repeat is answered with.
-    assert pipe.write(b"b", request_id="again") == 1
+    assert pipe.write(b"b", key="again") == 1
 
 
 def test_close_comes_after_what_is_buffered(ends: tuple[int, InputPipe]) -> None:
@@ -71,10 +71,10 @@ def test_close_comes_after_what_is_buffered(ends: tuple[int, InputPipe]) -> None
 def test_repeat_is_answered_from_memory_which_is_bounded(ends: tuple[int, InputPipe]) -> None:
     read_end, pipe = ends
     for n in range(300):
-        pipe.write(b"x", request_id=str(n))
-    assert pipe.write(b"x", request_id="299") == 1
+        pipe.write(b"x", key=str(n))
+    assert pipe.write(b"x", key="299") == 1
     assert len(os.read(read_end, 1000)) == 300
-    pipe.write(b"y", request_id="0")
+    pipe.write(b"y", key="0")
     assert os.read(read_end, 1000) == b"y"
 
 
@@ -84,7 +84,7 @@ def test_reader_that_is_gone_is_noticed() -> None:
     pipe = InputPipe(write_end)
     os.close(read_end)
     with pytest.raises(InputClosed):
-        pipe.write(b"x", request_id="1")
+        pipe.write(b"x", key="1")
     with pytest.raises(InputClosed):
-        pipe.write(b"x", request_id="1")
+        pipe.write(b"x", key="1")
     assert pipe.fd == -1

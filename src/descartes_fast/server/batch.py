@@ -32,7 +32,11 @@ _WITH_DATA = frozenset(
 
 
 async def run_batch(
-    request: BatchControlCommand, registry: Registry, operations: Operations, timeout_secs: float
+    request: BatchControlCommand,
+    registry: Registry,
+    operations: Operations,
+    timeout_secs: float,
+    key: str,
 ) -> BatchControlResponse:
     """Return the results in the order in which the agents were given, at most 64 in flight.
 
@@ -46,7 +50,7 @@ async def run_batch(
         raise InvalidContext(
             f"the results of a batch carry no data: {request.command_type.value} agents one by one"
         )
-    batch = _Batch(request, registry, operations, timeout_secs)
+    batch = _Batch(request, registry, operations, timeout_secs, key)
     async with asyncio.TaskGroup() as group:
         for _ in range(min(_IN_FLIGHT, len(request.agent_ids))):
             group.create_task(batch.work())
@@ -70,8 +74,10 @@ class _Batch:
         registry: Registry,
         operations: Operations,
         timeout_secs: float,
+        key: str,
     ) -> None:
         self._request = request
+        self._key = key
         self._registry = registry
         self._operations = operations
         self._deadline = asyncio.get_running_loop().time() + timeout_secs
@@ -81,9 +87,9 @@ class _Batch:
 
     async def work(self) -> None:
         for position, agent_id in self._left:
-            self.results[position] = await self._one(agent_id)
+            self.results[position] = await self._one(position, agent_id)
 
-    async def _one(self, agent_id: UUID) -> BatchAgentResult:
+    async def _one(self, position: int, agent_id: UUID) -> BatchAgentResult:
         agent = self._registry.find(agent_id)
         try:
             if self._failed and self._request.fail_fast:
@@ -91,9 +97,9 @@ class _Batch:
             agent = self._registry.get(agent_id)
             request = self._request
             async with asyncio.timeout_at(self._deadline):
-                outcome = self._operations.run(
-                    agent, request.command_type, request.payload, request.request_id
-                )
+                # An agent that is given twice gets the command twice.
+                key = f"{self._key}/{position}" if self._key else ""
+                outcome = self._operations.run(agent, request.command_type, request.payload, key)
                 if type(outcome) is CoroutineType:
                     await outcome
         except AgentError as error:

@@ -100,7 +100,7 @@ class Dispatcher:
         self._replies = replies
         self._counters = counters
         self._request_timeout_secs = request_timeout_secs
-        self._handlers: dict[type[Any], Callable[[Any], Any]] = {
+        self._handlers: dict[type[Any], Callable[[Any, str], Any]] = {
             SpawnRequest: self._spawn,
             ControlCommand: self._control,
             ListAgentsRequest: self._list,
@@ -136,10 +136,10 @@ class Dispatcher:
         return self._answer(handler, request, key)
 
     def _answer(
-        self, handler: Callable[[Any], Any], request: Request, key: ReplyKey | None
+        self, handler: Callable[[Any, str], Any], request: Request, key: ReplyKey | None
     ) -> bytes | Coroutine[Any, Any, bytes]:
         try:
-            outcome = handler(request)
+            outcome = handler(request, key or "")
         except Exception as error:
             return self._refuse(request, _as_agent_error(error), key)
         if type(outcome) is CoroutineType:
@@ -181,7 +181,7 @@ class Dispatcher:
 
     # -- the requests ----------------------------------------------------------------
 
-    async def _spawn(self, request: SpawnRequest) -> SpawnResponse:
+    async def _spawn(self, request: SpawnRequest, _: str) -> SpawnResponse:
         try:
             self._require_accepting()
             agent = await self._spawner.spawn(
@@ -199,21 +199,21 @@ class Dispatcher:
         )
 
     def _control(
-        self, request: ControlCommand
+        self, request: ControlCommand, key: str
     ) -> CommandResponse | Coroutine[Any, Any, CommandResponse]:
         self._counters.commands += 1
         agent = self._registry.get(request.agent_id)
         command = request.command_type
         if command is ControlCommandType.CUSTOM_ACTION:
             self._require_accepting()
-        outcome = self._operations.run(agent, command, request.payload, request.request_id)
+        outcome = self._operations.run(agent, command, request.payload, key)
         if type(outcome) is CoroutineType:
             if command is not ControlCommandType.CUSTOM_ACTION:  # has a timeout of its own
                 outcome = self._in_time(outcome, command.value)
             return _command_response_later(request.request_id, agent, outcome)
         return _command_response(request.request_id, agent, outcome)
 
-    def _list(self, request: ListAgentsRequest) -> ListAgentsResponse:
+    def _list(self, request: ListAgentsRequest, _: str) -> ListAgentsResponse:
         self._counters.lists += 1
         agents = self._registry.listed(request.filter_status, request.limit)
         infos = [agent.info() for agent in agents]
@@ -227,7 +227,7 @@ class Dispatcher:
         return ListAgentsResponse(request_id=request.request_id, success=True, agents=infos)
 
     def _check_health(
-        self, request: HealthCheckRequest
+        self, request: HealthCheckRequest, _: str
     ) -> HealthCheckResponse | Coroutine[Any, Any, HealthCheckResponse]:
         self._counters.health_checks += 1
         if self._health.fresh:
@@ -250,20 +250,20 @@ class Dispatcher:
             metadata=metadata,
         )
 
-    async def _act(self, request: CustomActionRequest) -> CommandResponse:
+    async def _act(self, request: CustomActionRequest, _: str) -> CommandResponse:
         self._counters.actions += 1
         self._require_accepting()
         agent = self._registry.get(request.agent_id)
         data = await self._actions.run(agent, request.action, request.params, request.timeout_secs)
         return _command_response(request.request_id, agent, data)
 
-    def _batch(self, request: BatchControlCommand) -> Any:
+    def _batch(self, request: BatchControlCommand, key: str) -> Any:
         self._counters.batches += 1
         if request.command_type is ControlCommandType.CUSTOM_ACTION:
             self._require_accepting()
-        return run_batch(request, self._registry, self._operations, self._request_timeout_secs)
+        return run_batch(request, self._registry, self._operations, self._request_timeout_secs, key)
 
-    async def _query(self, request: OutputQueryRequest) -> OutputQueryResponse:
+    async def _query(self, request: OutputQueryRequest, _: str) -> OutputQueryResponse:
         self._counters.queries += 1
         agent = self._registry.get(request.agent_id)
         found = await self._in_time(

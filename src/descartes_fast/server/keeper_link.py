@@ -204,18 +204,16 @@ class KeeperLink:
         )
 
     async def write_stdin(
-        self, agent_id: UUID, data: bytes, *, close: bool = False, request_id: str = ""
+        self, agent_id: UUID, data: bytes, *, close: bool = False, key: str = ""
     ) -> int:
         """Write all of ``data`` to an agent's stdin, or nothing; return its length.
 
-        ``close`` ends stdin after it. The keeper remembers the last 256 ``request_id`` of
-        each agent and answers a repeat without writing. Raises ``WouldBlock`` if the agent
+        ``close`` ends stdin after it. The keeper remembers the last 256 ``key`` of each agent
+        and answers a repeat without writing: a key stands for one write and no other. Raises ``WouldBlock`` if the agent
         does not read and ``data`` does not fit into the 1 MiB before its pipe, and
         ``InvalidState`` if it has no stdin, or no longer.
         """
-        reply = await self._ask(
-            "write", data, agent=str(agent_id), close=close, request_id=request_id
-        )
+        reply = await self._ask("write", data, agent=str(agent_id), close=close, key=key)
         return int(reply["bytes"])
 
     async def signal(self, agent_id: UUID, signum: int, *, tree: bool = False) -> None:

@@ -102,24 +102,28 @@ class Operations:
         }
 
     def run(
-        self, agent: Agent, command: ControlCommandType, payload: Any, request_id: str
+        self, agent: Agent, command: ControlCommandType, payload: Any, key: str
     ) -> Answer | Coroutine[Any, Any, Answer]:
-        """Do a command: return its data, or a coroutine that will. Raises ``AgentError``."""
-        return self._commands[command](agent, payload, request_id)
+        """Do a command: return its data, or a coroutine that will.
 
-    def _get_status(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+        ``key`` is the same for the same request sent again, and for nothing else; without one
+        it is empty. Raises ``AgentError``.
+        """
+        return self._commands[command](agent, payload, key)
+
+    def _get_status(self, agent: Agent, payload: Any, key: str) -> Answer:
         data = agent.status_data()
         if isinstance(payload, dict) and payload.get("info") is True:
             data["info"] = to_builtins(agent.info())
         return data
 
-    def _stream_logs(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+    def _stream_logs(self, agent: Agent, payload: Any, key: str) -> Answer:
         return {"pub_endpoint": self._pub_endpoint, "topic": str(agent.id), "enabled": True}
 
-    def _read_stdout(self, agent: Agent, payload: Any, request_id: str) -> Any:
+    def _read_stdout(self, agent: Agent, payload: Any, key: str) -> Any:
         return self._read(agent, LogStreamType.STDOUT, payload)
 
-    def _read_stderr(self, agent: Agent, payload: Any, request_id: str) -> Any:
+    def _read_stderr(self, agent: Agent, payload: Any, key: str) -> Any:
         return self._read(agent, LogStreamType.STDERR, payload)
 
     def _read(self, agent: Agent, stream: LogStreamType, payload: Any) -> Any:
@@ -140,7 +144,7 @@ class Operations:
             await self._keeper.release(agent.id, stream.value, answer["next_offset"])
         return answer
 
-    async def _pause(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+    async def _pause(self, agent: Agent, payload: Any, key: str) -> Answer:
         """Stop the whole process group, or ask the agent where its backend says it listens.
 
         A backend with ``pause = "cooperative"`` promises that its agents act upon the line of
@@ -165,7 +169,7 @@ class Operations:
             agent.paused(mode)
             return _paused(agent)
 
-    async def _resume(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+    async def _resume(self, agent: Agent, payload: Any, key: str) -> Answer:
         async with agent.pausing:
             agent.require_alive("resume")
             if agent.status is AgentStatus.PAUSED:
@@ -178,7 +182,7 @@ class Operations:
                 agent.resumed()
             return {"resumed": True}
 
-    async def _stop(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+    async def _stop(self, agent: Agent, payload: Any, key: str) -> Answer:
         """End the agent within its grace; one that has ended is stopped already."""
         default = agent.stop_grace_secs
         grace = grace_secs(payload, self._stop_grace_secs if default is None else default)
@@ -192,7 +196,7 @@ class Operations:
         if agent.status is AgentStatus.PAUSED:
             agent.resumed()
 
-    async def _kill(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+    async def _kill(self, agent: Agent, payload: Any, key: str) -> Answer:
         await self._end(agent, lambda: self._keeper.kill(agent.id))
         return {}
 
@@ -208,34 +212,32 @@ class Operations:
         except (InvalidState, NotFound):
             agent.stop_asked = asked_before
 
-    async def _write_stdin(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+    async def _write_stdin(self, agent: Agent, payload: Any, key: str) -> Answer:
         asked = WritePayload.of(payload)
         agent.require_alive("write")
-        written = await self._keeper.write_stdin(
-            agent.id, asked.data, close=asked.close, request_id=request_id
-        )
+        written = await self._keeper.write_stdin(agent.id, asked.data, close=asked.close, key=key)
         return {"bytes_written": written}
 
-    async def _signal(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+    async def _signal(self, agent: Agent, payload: Any, key: str) -> Answer:
         """Signal the agent's process; those that stop, wake and kill are the commands for it."""
         number = signal_number(payload)
         agent.require_alive("signal")
         if number == signal.SIGSTOP:
-            await self._pause(agent, {"mode": "forced"}, request_id)
+            await self._pause(agent, {"mode": "forced"}, key)
         elif number == signal.SIGCONT and agent.status is AgentStatus.PAUSED:
-            await self._resume(agent, None, request_id)
+            await self._resume(agent, None, key)
         elif number == signal.SIGKILL:
-            await self._kill(agent, None, request_id)
+            await self._kill(agent, None, key)
         else:
             agent.signals_asked.add(number)
             await self._keeper.signal(agent.id, number)
         return {"signal_sent": _signal_name(number)}
 
-    def _custom_action(self, agent: Agent, payload: Any, request_id: str) -> Any:
+    def _custom_action(self, agent: Agent, payload: Any, key: str) -> Any:
         asked = ActionPayload.of(payload)
         return self._actions.run(agent, asked.action, asked.params, asked.timeout_secs)
 
-    async def _query_output(self, agent: Agent, payload: Any, request_id: str) -> Answer:
+    async def _query_output(self, agent: Agent, payload: Any, key: str) -> Answer:
         asked = QueryPayload.of(payload)
         data: dict[str, Any] = {}
         for stream, wanted in (

@@ -17,7 +17,7 @@ from .access import Principal
 
 __all__ = ["ReplyKey", "ReplyMemory"]
 
-ReplyKey = tuple[str, bytes]
+ReplyKey = str
 
 _DIGEST_BYTES = 16
 _ENTRY_BYTES = 400  # about what a key and the bookkeeping of an entry take
@@ -50,7 +50,8 @@ class ReplyMemory:
         if not request_id:
             return None
         # The digest covers the request id, which is part of the body.
-        return principal.name, hashlib.blake2b(body, digest_size=_DIGEST_BYTES).digest()
+        digest = hashlib.blake2b(body, digest_size=_DIGEST_BYTES).hexdigest()
+        return f"{principal.name}/{digest}"
 
     def recall(self, key: ReplyKey) -> bytes | asyncio.Future[bytes] | None:
         """Return the reply, the future of a reply still being made, or ``None`` if new."""

@@ -115,13 +115,13 @@ class Agents:
             "start_ticks": start_ticks(agent.pid),
         }
 
-    def write(self, agent_id: str, data: bytes, *, close: bool, request_id: str) -> int:
+    def write(self, agent_id: str, data: bytes, *, close: bool, key: str) -> int:
         """Write to an agent's stdin, all or nothing. Raises ``Refusal``."""
         agent = self._find(agent_id)
         if agent.stdin is None:
             raise Refusal("state", "the agent has no stdin")
         try:
-            count = agent.stdin.write(data, close=close, request_id=request_id)
+            count = agent.stdin.write(data, close=close, key=key)
         except InputClosed:
             raise Refusal("state", "the agent's stdin is closed") from None
         except InputFull:

@@ -23,7 +23,7 @@ class InputFull(Exception):
 class InputPipe:
     """The write end of an agent's stdin.
 
-    A write is taken whole or not at all, and a write with a request id that was taken
+    A write is taken whole or not at all, and a write with a key that was taken
     before is answered again instead of written again.
     """
 
@@ -39,13 +39,13 @@ class InputPipe:
         """Whether there is something left to write."""
         return bool(self._buffer) and self.fd >= 0
 
-    def write(self, data: bytes, *, close: bool = False, request_id: str = "") -> int:
+    def write(self, data: bytes, *, close: bool = False, key: str = "") -> int:
         """Take ``data``; return its length. ``close`` ends stdin after it.
 
         Raises ``InputClosed`` and ``InputFull``.
         """
-        if request_id and request_id in self._written:
-            return self._written[request_id]
+        if key and key in self._written:
+            return self._written[key]
         if self.fd < 0 or self._closing:
             raise InputClosed
         if len(self._buffer) + len(data) > BUFFER_BYTES:
@@ -53,8 +53,8 @@ class InputPipe:
         self.queue(data, close=close)
         if self._broken:
             raise InputClosed
-        if request_id:
-            self._written[request_id] = len(data)
+        if key:
+            self._written[key] = len(data)
             if len(self._written) > _REMEMBERED_WRITES:
                 self._written.popitem(last=False)
         return len(data)

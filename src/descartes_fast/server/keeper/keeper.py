@@ -201,9 +201,7 @@ class Keeper:
         return self.agents.start(header, body)
 
     def _write(self, header: dict[str, Any], body: bytes) -> Mapping[str, Any]:
-        count = self.agents.write(
-            header["agent"], body, close=header["close"], request_id=header["request_id"]
-        )
+        count = self.agents.write(header["agent"], body, close=header["close"], key=header["key"])
         return {"bytes": count}
 
     def _signal(self, header: dict[str, Any], _: bytes) -> Mapping[str, Any]:
