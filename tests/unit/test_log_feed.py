@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from descartes_fast import LogStreamMessage, LogStreamType
 from descartes_fast.server.agent import Agent
 from descartes_fast.server.log_feed import LogFeed
+from descartes_fast.server.output import OutputFile
 from descartes_fast.server.publisher import Publisher
 from descartes_fast.server.statistics import Counters
 from descartes_fast.server.topics import Topics
@@ -148,3 +151,54 @@ async def test_closed_feed_tells_the_ends_that_waited(
     await turns()
     assert ends == [True]
     assert publisher.logs == []
+
+
+async def test_shortage_of_descriptors_delays_the_rest_and_the_end(
+    tmp_path: Path, publisher: FakePublisher, counters: Counters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = agent_with(tmp_path / "a", bytes(200 * KIB))
+    ended = asyncio.Event()
+    failures = 3
+    opened = os.open
+
+    def short_of(*arguments: Any, **options: Any) -> int:
+        nonlocal failures
+        if str(arguments[0]).startswith(str(tmp_path)) and failures:
+            failures -= 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(os, "open", short_of)
+    feed_of(publisher, counters).finish(agent, ended.set)
+    async with asyncio.timeout(5):
+        await ended.wait()
+    assert sum(len(log.data) for log in publisher.logs) == 200 * KIB
+    assert counters.log_bytes_skipped == 0
+
+
+async def test_disk_that_fails_costs_its_agent_the_output_and_nobody_the_end(
+    tmp_path: Path, publisher: FakePublisher, counters: Counters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = agent_with(tmp_path / "broken", bytes(100 * KIB))
+    sound = agent_with(tmp_path / "sound", b"hello")
+    ends: list[Agent] = []
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, context: reported.append(context["message"])
+    )
+    read = OutputFile.read
+
+    def fail(output: OutputFile, offset: int, max_bytes: int) -> bytes:
+        if output is broken.stdout:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(output, offset, max_bytes)
+
+    monkeypatch.setattr(OutputFile, "read", fail)
+    feed = feed_of(publisher, counters)
+    for agent in (broken, sound):
+        feed.finish(agent, lambda agent=agent: ends.append(agent))  # type: ignore[misc]
+    await turns()
+    assert ends == [broken, sound]
+    assert [log.data for log in publisher.logs] == [b"hello"]
+    assert counters.log_bytes_skipped == 100 * KIB
+    assert len(reported) == 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from pathlib import Path
 
 import pytest
 
-from descartes_fast.errors import OutputGone
+from descartes_fast.errors import OutputGone, ServerBusy
 from descartes_fast.server.output import OutputFile
 
 
@@ -48,3 +50,20 @@ def test_file_that_was_removed_is_gone(output: OutputFile) -> None:
     with pytest.raises(OutputGone) as gone:
         output.read(0, 1)
     assert gone.value.end == 10
+
+
+def test_shortage_of_descriptors_is_busy_and_a_failing_disk_is_not(
+    output: OutputFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_with(number: int) -> None:
+        def opened(*_: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "open", opened)
+
+    fail_with(errno.EMFILE)
+    with pytest.raises(ServerBusy, match="Too many open files"):
+        output.read(0, 1)
+    fail_with(errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"):
+        output.read(0, 1)

@@ -208,10 +208,10 @@ class KeeperLink:
     ) -> int:
         """Write all of ``data`` to an agent's stdin, or nothing; return its length.
 
-        ``close`` ends stdin after it. The keeper remembers the last 256 ``key`` of each agent
-        and answers a repeat without writing: a key stands for one write and no other. Raises ``WouldBlock`` if the agent
-        does not read and ``data`` does not fit into the 1 MiB before its pipe, and
-        ``InvalidState`` if it has no stdin, or no longer.
+        ``close`` ends stdin after it. ``key`` stands for this write and no other: the keeper
+        remembers the last 256 of each agent and answers a repeat without writing. Raises
+        ``WouldBlock`` if the agent does not read and ``data`` does not fit into the 1 MiB
+        before its pipe, and ``InvalidState`` if it has no stdin, or no longer.
         """
         reply = await self._ask("write", data, agent=str(agent_id), close=close, key=key)
         return int(reply["bytes"])

@@ -2,7 +2,8 @@
 
 What is published of a stream is a run of bytes without a hole, except where nobody
 subscribed or the file was trimmed; each message says its offset. When an agent ends, the
-rest is published before its end is.
+rest is published before its end is. Where descriptors run short the feed waits; what a
+disk does not give back is skipped and counted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from .._core import LogStreamMessage, LogStreamType
-from ..errors import OutputGone
+from ..errors import OutputGone, ServerBusy
 from .agent import Agent
 from .publisher import Publisher
 from .statistics import Counters
@@ -23,6 +24,7 @@ __all__ = ["LogFeed"]
 MAX_MESSAGE_BYTES = 64 * 1024
 _TURN_BYTES = 256 * 1024
 _TURN_AGENTS = 32
+_SHORTAGE_SECS = 0.05
 _STREAMS = (LogStreamType.STDOUT, LogStreamType.STDERR)
 
 
@@ -35,6 +37,7 @@ class LogFeed:
         self._positions: dict[UUID, _Position] = {}
         self._waiting: deque[_Position] = deque()
         self._turn: asyncio.Handle | None = None
+        self._resting = False
         self._loop = asyncio.get_running_loop()
 
     def output_grew(self, agent: Agent) -> None:
@@ -69,9 +72,16 @@ class LogFeed:
         elif not position.queued:
             position.queued = True
             self._waiting.append(position)
-            if self._turn is None:
-                self._turn = self._loop.call_soon(self._take_turn)
+            self._have_a_turn()
         return position
+
+    def _have_a_turn(self) -> None:
+        """See to it that what waits has a turn: at once, or later where something ran short."""
+        if self._turn is None and self._waiting:
+            if self._resting:
+                self._turn = self._loop.call_later(_SHORTAGE_SECS, self._take_turn)
+            else:
+                self._turn = self._loop.call_soon(self._take_turn)
 
     def _is_wanted(self, position: _Position) -> bool:
         topics = self._publisher.topics
@@ -82,51 +92,75 @@ class LogFeed:
 
     def _take_turn(self) -> None:
         self._turn = None
+        self._resting = False
         left = _TURN_BYTES
-        for _ in range(min(len(self._waiting), _TURN_AGENTS)):
-            position = self._waiting.popleft()
+        try:
+            for _ in range(min(len(self._waiting), _TURN_AGENTS)):
+                left -= self._serve(self._waiting.popleft())
+                if left <= 0 or self._resting:
+                    break
+        finally:
+            self._have_a_turn()
+
+    def _serve(self, position: _Position) -> int:
+        """Publish some of an agent's output, or its end; return how many bytes that was."""
+        published = 0
+        try:
             if self._is_wanted(position):
-                left -= self._publish(position)
+                published = self._publish(position)
             else:
                 position.skip_to_end()
-            if position.has_more:
-                self._waiting.append(position)
-            else:
-                position.queued = False
-                if position.then is not None:
-                    del self._positions[position.agent.id]
-                    position.then()
-            if left <= 0:
-                break
-        if self._waiting and self._turn is None:
-            self._turn = self._loop.call_soon(self._take_turn)
+        except ServerBusy:
+            self._resting = True
+        except Exception as error:
+            self._give_up(position, error)
+        if position.has_more:
+            self._waiting.append(position)
+        else:
+            position.queued = False
+            if position.then is not None:
+                del self._positions[position.agent.id]
+                position.then()
+        return published
 
     def _publish(self, position: _Position) -> int:
         """Publish at most one message of each stream; return how many bytes that was."""
+        return sum(self._publish_from(position, stream) for stream in _STREAMS)
+
+    def _publish_from(self, position: _Position, stream: LogStreamType) -> int:
         agent = position.agent
-        published = 0
+        offset = position.offsets[stream]
+        output = agent.output(stream)
+        if offset >= output.end:
+            return 0
+        try:
+            data = output.read(offset, MAX_MESSAGE_BYTES)
+        except OutputGone as gone:
+            self._skip(position, stream, min(gone.end, output.end))
+            return 0
+        if not data:
+            # The file is shorter than said; nothing that is there is left unpublished.
+            position.offsets[stream] = output.end
+            return 0
+        position.offsets[stream] = offset + len(data)
+        self._publisher.publish_log(
+            LogStreamMessage(agent_id=agent.id, stream_type=stream, data=data, sequence=offset),
+            len(data),
+        )
+        return len(data)
+
+    def _give_up(self, position: _Position, error: Exception) -> None:
+        """Leave out what cannot be read: the agent's end, and the others, do not wait for it."""
+        agent = position.agent
         for stream in _STREAMS:
-            offset = position.offsets[stream]
-            output = agent.output(stream)
-            if offset >= output.end:
-                continue
-            try:
-                data = output.read(offset, MAX_MESSAGE_BYTES)
-            except OutputGone as gone:
-                self._counters.log_bytes_skipped += gone.end - offset
-                position.offsets[stream] = min(gone.end, output.end)
-                continue
-            if not data:
-                # The file is shorter than said; nothing that is there is left unpublished.
-                position.offsets[stream] = output.end
-                continue
-            self._publisher.publish_log(
-                LogStreamMessage(agent_id=agent.id, stream_type=stream, data=data, sequence=offset),
-                len(data),
-            )
-            position.offsets[stream] = offset + len(data)
-            published += len(data)
-        return published
+            self._skip(position, stream, agent.output(stream).end)
+        self._loop.call_exception_handler(
+            {"message": f"output of agent {agent.id} was not published", "exception": error}
+        )
+
+    def _skip(self, position: _Position, stream: LogStreamType, to: int) -> None:
+        self._counters.log_bytes_skipped += to - position.offsets[stream]
+        position.offsets[stream] = to
 
 
 class _Position:

@@ -6,6 +6,7 @@ queries belong into a thread.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import time
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import AgentTimeout, InvalidContext, OutputGone, Unsupported
+from ..errors import AgentTimeout, InvalidContext, OutputGone, ServerBusy, Unsupported
 from .keeper.output_pipe import START_SUFFIX
 
 __all__ = ["MAX_LINE_BYTES", "OutputFile", "QueryResult", "last_lines", "query"]
@@ -31,6 +32,7 @@ _PATTERN_MEMORY = 1024 * 1024  # of a compiled pattern: bounds the time for one 
 _CUT_MARK = b" [line cut: %d bytes more]"
 _QUERY_SECS = 10.0
 _START = struct.Struct(">Q")
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class OutputFile:
@@ -51,10 +53,19 @@ class OutputFile:
         """Return at most ``max_bytes`` from ``offset``; ``b""`` at the end.
 
         Raises ``OutputGone`` if the byte at ``offset`` was trimmed; its ``end`` is the first
-        offset that is still there.
+        offset that is still there. Raises ``ServerBusy`` where descriptors or memory run short,
+        and ``OSError`` for a disk that fails.
         """
         if offset >= self.end:
             return b""
+        try:
+            return self._read(offset, max_bytes)
+        except OSError as error:
+            if error.errno not in _SHORTAGES:
+                raise
+            raise ServerBusy(f"the output cannot be read just now: {error.strerror}") from None
+
+    def _read(self, offset: int, max_bytes: int) -> bytes:
         count = min(max_bytes, self.end - offset)
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
