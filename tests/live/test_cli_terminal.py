@@ -9,7 +9,11 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from command_line import COMMAND, CommandLine, clean_environment
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def test_ps_draws_a_table_with_a_header_and_short_ids(cli: CommandLine) -> None:
@@ -23,12 +27,31 @@ def test_ps_draws_a_table_with_a_header_and_short_ids(cli: CommandLine) -> None:
     assert agent_id not in seen
 
 
-def test_ps_cuts_a_long_task_to_the_width(cli: CommandLine) -> None:
-    cli.ended("true " + "x" * 500)
-    _, seen = cli.on_terminal("ps")
-    assert "\u2026" in seen
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", seen)
-    assert max(map(len, plain.splitlines())) <= 100
+def _rows(seen: str) -> list[str]:
+    return [line.rstrip() for line in _ESCAPES.sub("", seen).splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_ps_cuts_only_the_task_to_the_width(cli: CommandLine, width: int) -> None:
+    agent_id = cli.spawn("sleep 60; true " + "x" * 500, "--name", "sleeper")
+    code, seen = cli.on_terminal("ps", COLUMNS=str(width))
+    cli("kill", agent_id)
+    header, row = _rows(seen)
+    assert code == 0
+    assert header.split() == ["ID", "NAME", "STATUS", "BACKEND", "STARTED", "TASK"]
+    assert row.split()[:4] == [agent_id[:8], "sleeper", "running", "sh"]
+    assert row.endswith("\u2026")
+    assert len(row) == width
+
+
+def test_ps_cuts_a_long_name_where_the_task_alone_does_not_do(cli: CommandLine) -> None:
+    agent_id = cli.spawn("true", "--wait", "--name", "n" * 100)
+    header, row = _rows(cli.on_terminal("ps", COLUMNS="80")[1])
+    assert row.startswith(f"{agent_id[:8]}  nnn")
+    assert "completed  sh" in row
+    assert row.endswith("true")
+    assert header.endswith("TASK")
+    assert len(row) <= 80
 
 
 def test_status_and_health_are_two_columns(cli: CommandLine) -> None:

@@ -43,6 +43,8 @@ __all__ = [
     "write_stdout",
 ]
 
+_GAP = 2  # between the columns of a table
+
 _STYLES = {
     "running": "green",
     "thinking": "green",
@@ -183,19 +185,32 @@ def age(moment: datetime) -> str:
 
 
 def _draw(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich import box
+    """Draw a table in which ids and states stay whole, since people copy them."""
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for number, column in enumerate(columns):
-        # The last column is free text; the others must stay whole to be copied.
-        last = number == len(columns) - 1
-        drawn.add_column(column, no_wrap=True, overflow="ellipsis" if last else "fold")
-    for row in rows:
-        drawn.add_row(*(Text(clean(cell), style=_STYLES.get(cell, "")) for cell in row))
-    Console(width=_width()).print(drawn)
+    console = Console(width=_width())
+    cells = [[clean(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+    room = console.width - _GAP * (len(columns) - 1)
+    drawn = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _GAP, 0, 0))
+    for column, width in zip(columns, _fitted(columns, widths, room), strict=True):
+        drawn.add_column(column, width=width, no_wrap=True, overflow="ellipsis")
+    for row in cells:
+        drawn.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    console.print(drawn)
+
+
+def _fitted(columns: Sequence[str], widths: Sequence[int], room: int) -> list[int]:
+    """Return widths that fit into ``room``: the last column gives way first, then the widest."""
+    fitted = list(widths)
+    last = len(fitted) - 1
+    for at in (last, max(range(last), key=fitted.__getitem__, default=last)):
+        excess = max(0, sum(fitted) - room)
+        fitted[at] = max(len(columns[at]), fitted[at] - excess)
+    return fitted
 
 
 def _width() -> int | None:
