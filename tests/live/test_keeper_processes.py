@@ -344,7 +344,8 @@ async def test_keeper_that_hangs_is_killed_when_it_is_closed(
     async with open_keeper(tmp_path) as keeper:
         os.kill(keeper.link.pid, signal.SIGSTOP)
     assert not is_alive(keeper.link.pid)
-    assert not keeper.events.lost
+    assert keeper.events.lost, "its agents are somebody else's to end now"
+    assert list((tmp_path / "run").glob("*.sock")) == []
 
 
 async def test_keeper_that_ends_before_it_answers_is_an_error(

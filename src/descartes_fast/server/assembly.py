@@ -106,7 +106,7 @@ async def assemble(
 
     def keeper_lost(reason: str) -> None:
         health.keeper_lost(reason)
-        end_agents_without_keeper(registry, reason)
+        end_agents_without_keeper(registry, keeper.instance, reason)
 
     keeper_news = KeeperNews(registry, background, keeper_lost)
     keeper = await KeeperLink.open(state_dir.runtime, keeper_news)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import secrets
 import socket
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..config import OutputPolicy, StdinPolicy
 from ..errors import CommunicationError, ExecutionError, SpawnFailed, from_wire
 from .keeper.protocol import VERSION, BrokenFrame, FrameReader, frame
 from .keeper.trees import MARKER
-from .keeper_process import KeeperWire, reap_keeper, start_keeper
+from .keeper_process import KeeperProcess, KeeperWire, start_keeper
 
 __all__ = ["Ended", "KeeperEvents", "KeeperLink", "Launch", "OutputGrew", "Started"]
 
@@ -112,7 +111,7 @@ class KeeperLink:
 
     def __init__(
         self,
-        process: subprocess.Popen[bytes],
+        process: KeeperProcess,
         connection: socket.socket,
         events: KeeperEvents,
         instance: str,
@@ -146,7 +145,7 @@ class KeeperLink:
                 process, connection = await starting
                 connection.close()
                 process.kill()
-                process.wait()
+                await asyncio.to_thread(process.reap)
             raise
         link = cls(process, connection, events, instance)
         try:
@@ -161,6 +160,11 @@ class KeeperLink:
                 raise CommunicationError("the keeper does not answer") from None
             raise
         return link
+
+    @property
+    def instance(self) -> str:
+        """What the keeper's agents are marked with."""
+        return self._instance
 
     @property
     def pid(self) -> int:
@@ -259,6 +263,13 @@ class KeeperLink:
         del reply["re"]
         return reply
 
+    def give_up(self, reason: str) -> None:
+        """Kill a keeper that is of no use any more; it counts as lost, and that is said."""
+        if self._lost is None and not self._closing:
+            self._process.kill()
+            self._wire.close()
+            self._lose(reason)
+
     async def aclose(self, *, grace_secs: float = 0.0) -> None:
         """End the keeper, which stops what is left, and reap it. Twice is fine."""
         if self._closed is None:
@@ -270,13 +281,12 @@ class KeeperLink:
             try:
                 async with asyncio.timeout(grace_secs + _END_SECS):
                     await self._ask("end", grace_secs=grace_secs)
-            except (CommunicationError, ExecutionError):
-                pass
-            except TimeoutError:
+            except (CommunicationError, ExecutionError, TimeoutError):
                 self._process.kill()
+                self._events.keeper_lost("the keeper did not end in order")
         self._closing = True
         self._wire.close()
-        await asyncio.to_thread(reap_keeper, self._process)
+        await asyncio.to_thread(self._process.reap)
 
     async def _ask(self, operation: str, body: bytes = b"", **fields: Any) -> dict[str, Any]:
         """Send a request; return its reply, or raise what a refusal stands for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import socket
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from ..errors import CommunicationError, UsageError
 
-__all__ = ["PYTHON_OPTIONS", "KeeperWire", "reap_keeper", "start_keeper"]
+__all__ = ["PYTHON_OPTIONS", "KeeperProcess", "KeeperWire", "start_keeper"]
 
 PYTHON_OPTIONS = ("-I", "-S", "-X", "utf8")
 """Nothing from the environment, no site-packages: the keeper needs the standard library only."""
@@ -28,7 +29,7 @@ _START_SECS = 15.0
 _REAP_SECS = 5.0
 
 
-def start_keeper(runtime_dir: Path, instance: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def start_keeper(runtime_dir: Path, instance: str) -> tuple[KeeperProcess, socket.socket]:
     """Start a keeper, wait until it listens, and connect. Blocks: call it in a thread.
 
     Its socket and its log are in ``runtime_dir``, which is made with mode 0700. Raises
@@ -55,6 +56,7 @@ def start_keeper(runtime_dir: Path, instance: str) -> tuple[subprocess.Popen[byt
     finally:
         os.close(log)
     assert process.stdout is not None
+    keeper = KeeperProcess(process, path)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with process.stdout as stdout:
@@ -64,19 +66,37 @@ def start_keeper(runtime_dir: Path, instance: str) -> tuple[subprocess.Popen[byt
         connection.connect(str(path))
     except OSError as error:
         connection.close()
-        process.kill()
-        process.wait()
+        keeper.kill()
+        keeper.reap()
         raise CommunicationError(f"the keeper did not start ({error}); see {log_path}") from None
-    return process, connection
+    return keeper, connection
 
 
-def reap_keeper(process: subprocess.Popen[bytes]) -> None:
-    """Wait until the keeper has ended; one that does not is killed. Blocks."""
-    try:
-        process.wait(_REAP_SECS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+class KeeperProcess:
+    """A keeper's process and its socket's file, which a killed one leaves behind."""
+
+    def __init__(self, process: subprocess.Popen[bytes], socket_path: Path) -> None:
+        self._process = process
+        self._socket_path = socket_path
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def kill(self) -> None:
+        """Kill it; :meth:`reap` must follow."""
+        self._process.kill()
+
+    def reap(self) -> None:
+        """Wait for its end; one that does not end is killed. Blocks."""
+        try:
+            self._process.wait(_REAP_SECS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            # One that hangs in the kernel dies when it leaves it: nobody can do more.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_REAP_SECS)
+        self._socket_path.unlink(missing_ok=True)
 
 
 class KeeperWire:

@@ -15,12 +15,13 @@ from ..errors import UsageError
 from .actions import ActionHandler, Actions
 from .agent import Agent
 from .assembly import COMMANDS, Parts, assemble
+from .keeper_link import KeeperLink
 from .statistics import Counters, ServerStatistics
 
 __all__ = ["ZmqAgentServer"]
 
 _KILL_SECS = 5.0  # for the agents that outlive their grace, and for their last output
-_ASK_SECS = 5.0  # for the keeper to take the stops
+_ASK_SECS = 3.0  # for the keeper to take what it is told
 _LAST_REPLIES_SECS = 2.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -99,7 +100,8 @@ class ZmqAgentServer:
             raise
 
     async def serve_forever(self) -> None:
-        """Run until SIGTERM, SIGINT or :meth:`aclose`; then close. A second signal kills.
+        """Run until SIGTERM, SIGINT or :meth:`aclose`; then close. A second signal kills,
+        a third one does not wait for the keeper.
 
         Starts the server unless it is started. The signals' handlers are put back at the end;
         outside of the main thread there are none.
@@ -145,26 +147,39 @@ class ZmqAgentServer:
             await self._stack.aclose()
 
     async def _end_agents(self, parts: Parts) -> None:
-        """Stop all agents; kill those that outlive their grace, or all at a second signal."""
+        """Stop all agents; kill those that outlive their grace, or all at a second signal.
+
+        A keeper that does not answer is killed, and what it has not ended is ended without it.
+        """
         agents = parts.registry.alive()
         graces = [_grace_secs(agent, self.config) for agent in agents]
-        await _all(
+        stops = [
             parts.operations.stop(agent, grace) for agent, grace in zip(agents, graces, strict=True)
-        )
-        await self._wait_for_ends(parts, max(graces, default=0.0) + _KILL_SECS)
+        ]
+        if await self._in_time(_all(stops), _ASK_SECS) or await self._answers(parts.keeper):
+            ends = parts.registry.wait_until_none_alive()
+            await self._in_time(ends, max(graces, default=0.0) + _KILL_SECS)
+        self._hurry.clear()
         if left := parts.registry.alive():
-            await _all(parts.keeper.kill(agent.id) for agent in left)
-            self._hurry.clear()
-            await self._wait_for_ends(parts, _KILL_SECS)
+            kills = [parts.keeper.kill(agent.id) for agent in left]
+            if await self._in_time(_all(kills), _ASK_SECS):
+                await self._in_time(parts.registry.wait_until_none_alive(), _KILL_SECS)
+        if parts.registry.alive() or not await self._answers(parts.keeper):
+            parts.keeper.give_up("the keeper did not end its agents")
 
-    async def _wait_for_ends(self, parts: Parts, secs: float) -> None:
-        """Return when all agents have ended, the time is up, or there is a hurry."""
-        ends = asyncio.ensure_future(parts.registry.wait_until_none_alive())
+    async def _answers(self, keeper: KeeperLink) -> bool:
+        return await self._in_time(keeper.ping(), _ASK_SECS)
+
+    async def _in_time(self, work: Coroutine[Any, Any, Any], secs: float) -> bool:
+        """Tell whether ``work`` was done before the time was up or there was a hurry."""
+        working = asyncio.ensure_future(work)
         hurry = asyncio.ensure_future(self._hurry.wait())
-        await asyncio.wait({ends, hurry}, timeout=secs, return_when=asyncio.FIRST_COMPLETED)
-        for waiting in (ends, hurry):
+        await asyncio.wait({working, hurry}, timeout=secs, return_when=asyncio.FIRST_COMPLETED)
+        done = working.done()
+        for waiting in (working, hurry):
             waiting.cancel()
-        await asyncio.wait({ends, hurry})
+        await asyncio.wait({working, hurry})
+        return done and not working.cancelled() and working.exception() is None
 
     def _on_signal(self) -> None:
         if self._stopping.is_set():
@@ -182,10 +197,8 @@ def _grace_secs(agent: Agent, config: ZmqServerConfig) -> float:
 
 
 async def _all(asked: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Await all, for a while; what fails or takes longer leaves its agent to what comes next."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_ASK_SECS):
-            await asyncio.gather(*asked, return_exceptions=True)
+    """Await all; what fails leaves its agent to what comes next."""
+    await asyncio.gather(*asked, return_exceptions=True)
 
 
 @contextlib.contextmanager

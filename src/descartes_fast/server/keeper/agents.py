@@ -21,7 +21,8 @@ from .loop import WRITE, Loop
 from .output_pipe import Budget, OutputPipe
 from .protocol import Refusal
 from .pump import Pump
-from .start import Started, StartFailed, remove_output, start, start_ticks
+from .start import Started, StartFailed, remove_output, start
+from .system import start_ticks
 from .trees import Trees, signal_all, signal_group
 
 __all__ = ["Agents"]
@@ -79,10 +80,6 @@ class Agents:
     def known(self) -> int:
         """How many agents are known, the ended ones too."""
         return len(self._agents)
-
-    def knows(self, agent_id: str) -> bool:
-        """Whether an agent of that id was started and not forgotten."""
-        return agent_id in self._agents
 
     def start(self, request: Mapping[str, Any], stdin_data: bytes) -> dict[str, Any]:
         """Start an agent; return the fields of the reply. Raises ``Refusal``."""

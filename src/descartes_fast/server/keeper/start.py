@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .output_pipe import START_SUFFIX
-from .system import process_stat
 
-__all__ = ["StartFailed", "Started", "remove_output", "start", "start_ticks"]
+__all__ = ["StartFailed", "Started", "remove_output", "start"]
 
 _AGENT_UMASK = 0o022
-_CLOCK_FIELD = 19  # "starttime" of /proc/PID/stat, counted after the program's name
 _LAST_LIMITS = ("as", "data")  # set last: under them Python may have no memory for the others
 
 _REASONS = {
@@ -129,12 +127,6 @@ def remove_output(path: str) -> None:
     for name in (path, path + START_SUFFIX):
         with contextlib.suppress(OSError):
             os.unlink(name)
-
-
-def start_ticks(pid: int) -> int:
-    """Return when a process started, in clock ticks since boot; 0 where that is not known."""
-    fields = process_stat(pid)
-    return int(fields[_CLOCK_FIELD]) if fields else 0
 
 
 def _spawn(

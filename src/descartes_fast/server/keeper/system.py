@@ -10,7 +10,18 @@ import os
 import struct
 import sys
 
-__all__ = ["become_subreaper", "has_exited", "process_stat", "punch_hole"]
+__all__ = [
+    "START_FIELD",
+    "become_subreaper",
+    "has_exited",
+    "process_stat",
+    "punch_hole",
+    "start_ticks",
+]
+
+START_FIELD = 19
+"""Where :func:`process_stat` has the time of the start, which tells a process from a later one."""
+
 
 _PR_SET_CHILD_SUBREAPER = 36
 _FALLOC_FL_KEEP_SIZE = 0x01
@@ -58,7 +69,7 @@ def punch_hole(fd: int, start: int, end: int) -> None:
 def process_stat(pid: int) -> list[bytes]:
     """Return the fields of /proc/PID/stat after the program's name, the state first.
 
-    None where there is no such process, or no /proc. See proc(5); ``open`` costs twice as much.
+    Empty where there is no such process, or no /proc. See proc(5); ``open`` costs twice as much.
     """
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
@@ -70,6 +81,12 @@ def process_stat(pid: int) -> list[bytes]:
         return []
     finally:
         os.close(fd)
+
+
+def start_ticks(pid: int) -> int:
+    """Return when a process started, in clock ticks since boot; 0 where that is not known."""
+    fields = process_stat(pid)
+    return int(fields[START_FIELD]) if fields else 0
 
 
 def has_exited(pid: int) -> bool:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .system import process_stat
+from .system import START_FIELD, process_stat
 
 __all__ = [
     "MARKER",
@@ -35,7 +35,6 @@ MARKER = "DESCARTES_FAST_AGENT"
 
 _STRANGER_SECS = 5.0  # how long a verdict "not ours" is trusted
 _PPID_FIELD = 1
-_START_FIELD = 19
 
 
 @dataclass(slots=True)
@@ -203,7 +202,7 @@ def _group_is_alive(leader: int) -> bool:
 
 def _parent_and_start(pid: int) -> tuple[int, bytes]:
     fields = process_stat(pid)
-    return (int(fields[_PPID_FIELD]), fields[_START_FIELD]) if fields else (0, b"")
+    return (int(fields[_PPID_FIELD]), fields[START_FIELD]) if fields else (0, b"")
 
 
 def _is_dead(pid: int) -> bool:
