@@ -20,6 +20,7 @@ from .arguments import seconds
 __all__ = ["add_connection_options", "config_path", "connected", "find", "find_all"]
 
 _CONNECT_SECS = 5.0  # the library's 30 are for programs; a person waits for an answer
+_IDS_TOLD = 3  # of those that a beginning fits
 
 
 def add_connection_options(parser: ArgumentParser, *, default: object) -> None:
@@ -119,6 +120,8 @@ def _only(text: str, digits: str, known: Sequence[AgentInfo]) -> UUID:
     if not found:
         raise NotFound(f"no agent's id begins with {text}")
     if len(found) > 1:
-        some = ", ".join(str(agent_id)[: len(text) + 4] for agent_id in found[:3])
-        raise NotFound(f"{text} begins the ids of {len(found)} agents: {some}, ...")
+        some = [str(agent_id)[: max(13, len(text) + 4)] for agent_id in found[:_IDS_TOLD]]
+        if len(found) > len(some):
+            some.append("...")
+        raise NotFound(f"{text} begins the ids of {len(found)} agents: {', '.join(some)}")
     return found[0]
