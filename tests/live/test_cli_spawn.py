@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 
+import pytest
+
 from command_line import CommandLine
 
 
@@ -61,8 +63,57 @@ def test_spawn_count_starts_that_many_with_numbered_names(cli: CommandLine) -> N
     assert {row[2] for row in listed} == {"completed"}
 
 
-def test_spawn_count_waits_and_fails_if_one_agent_did(cli: CommandLine) -> None:
-    assert cli("spawn", "--backend", "sh", "--count", "2", "--wait", "exit 4").returncode == 1
+def test_spawn_count_waits_and_tells_which_agents_failed(cli: CommandLine) -> None:
+    task = f"mkdir {cli.folder}/first 2>/dev/null || exit 4"
+    done = cli("spawn", "--backend", "sh", "--count", "3", "--wait", task)
+    failed = [
+        line.split("\t")[0] for line in cli("ps", "--status", "failed").stdout.decode().splitlines()
+    ]
+    assert len(failed) == 2
+    assert sorted(done.stderr.decode().splitlines()) == sorted(
+        f"descartes-fast: agent {agent_id}: exit 4" for agent_id in failed
+    )
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("option", ["--follow", "--wait"])
+def test_spawn_left_by_ctrl_c_tells_that_the_agent_runs_on(cli: CommandLine, option: str) -> None:
+    task = "echo ready; exec sleep 60"
+    with cli.start("spawn", "--backend", "sh", option, task) as spawning:
+        assert spawning.stdout is not None
+        assert spawning.stderr is not None
+        assert spawning.stdout.readline()  # its output, or its id
+        spawning.send_signal(signal.SIGINT)
+        assert spawning.wait(timeout=10) == 130
+        words = spawning.stderr.read().decode()
+    (agent_id,) = cli("ps", "-q", "--active").stdout.decode().split()
+    assert words == (
+        f"descartes-fast: agent {agent_id} runs on; stop it with: descartes-fast stop {agent_id}\n"
+    )
+    cli("kill", agent_id)
+
+
+def test_spawn_count_left_by_ctrl_c_tells_how_many_run_on(cli: CommandLine) -> None:
+    with cli.start("spawn", "--backend", "sh", "--count", "3", "--wait", "sleep 60") as spawning:
+        assert spawning.stdout is not None
+        assert spawning.stderr is not None
+        ids = [spawning.stdout.readline().decode().strip() for _ in range(3)]
+        spawning.send_signal(signal.SIGINT)
+        assert spawning.wait(timeout=10) == 130
+        assert b"3 agents run on" in spawning.stderr.read()
+    cli("kill", *ids)
+
+
+def test_spawn_follow_whose_reader_goes_tells_that_the_agent_runs_on(cli: CommandLine) -> None:
+    endless = "while :; do echo line; sleep 0.05; done"
+    with cli.start("spawn", "--backend", "sh", "--follow", endless) as spawning:
+        assert spawning.stdout is not None
+        assert spawning.stderr is not None
+        assert spawning.stdout.readline() == b"line\n"
+        spawning.stdout.close()
+        assert spawning.wait(timeout=20) == 141
+        assert b"runs on" in spawning.stderr.read()
+    cli("kill", *cli("ps", "-q", "--active").stdout.decode().split())
 
 
 def test_spawn_json_is_the_agent_and_then_its_end(cli: CommandLine) -> None:

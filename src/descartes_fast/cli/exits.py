@@ -23,7 +23,7 @@ exit codes:
   125  no connection to the server
   130  ended by Ctrl-C
   spawn --wait, spawn --follow, attach and wait exit as the agent did: its own code,
-  or 128 and the number of the signal that ended it
+  or 128 and the number of the signal that ended it; for several agents 1 if one failed
 """
 
 

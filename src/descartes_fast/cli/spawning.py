@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from .._core import MAX_MESSAGE_SIZE, AgentConfig, AgentInfo, replace, to_builtins
 from ..client import ZmqClient
 from ..errors import AgentError, UsageError
+from ..runner import AgentExit
 from ..spawning import spawn_all
 from . import exits, screen
 from .arguments import count, pair
@@ -111,16 +114,33 @@ async def _see_through(client: ZmqClient, info: AgentInfo, arguments: Namespace)
         screen.json_line(to_builtins(info))
     elif not arguments.follow:
         screen.line(str(info.id))
-    if arguments.follow:
-        show = screen.show_json if arguments.json else screen.show_output
-        async with await client.stream_agent_logs(info.id, from_offset=0) as messages:
-            await follow(messages, show)
     if not (arguments.follow or arguments.wait):
         return exits.OK
-    end = await client.wait_agent(info.id)
+    with _telling_what_runs_on({info.id}):
+        if arguments.follow:
+            show = screen.show_json if arguments.json else screen.show_output
+            async with await client.stream_agent_logs(info.id, from_offset=0) as messages:
+                await follow(messages, show)
+        end = await client.wait_agent(info.id)
     if arguments.json:
         screen.json_line(screen.end_form(end))
     return exits.of_agent(end.exit_code, end.signal)
+
+
+@contextmanager
+def _telling_what_runs_on(agents: set[UUID]) -> Iterator[None]:
+    """Where a block is left early (an error, Ctrl-C), tell which agents do not end with it."""
+    try:
+        yield
+    except BaseException:
+        if len(agents) == 1:
+            (agent_id,) = agents
+            screen.complain(
+                f"agent {agent_id} runs on; stop it with: descartes-fast stop {agent_id}"
+            )
+        elif agents:
+            screen.complain(f"{len(agents)} agents run on; see them with: descartes-fast ps")
+        raise
 
 
 async def _spawn_many(
@@ -148,19 +168,27 @@ async def _spawn_many(
         screen.complain(exits.words_of(refusals[0]) + more)
     failed = bool(refusals)
     if arguments.wait:
-        failed = await _wait_for_all(client, agents, as_json=arguments.json) or failed
+        ends = await _wait_for_all(client, agents, as_json=arguments.json)
+        losses = [end for end in ends if exits.of_agent(end.exit_code, end.signal) != exits.OK]
+        if not arguments.json:  # there each end has been told
+            for end in losses:
+                screen.complain(f"agent {end.id}: {exits.outcome(end.exit_code, end.signal)}")
+        failed = failed or bool(losses)
     return exits.FAILED if failed else exits.OK
 
 
-async def _wait_for_all(client: ZmqClient, agents: list[AgentInfo], *, as_json: bool) -> bool:
-    """Wait for the end of agents; tell whether one of them failed."""
-    failed = False
-    with progress("running", len(agents)) as advanced:
-        waits = [client.wait_agent(info.id) for info in agents]
-        for done, waiting in enumerate(asyncio.as_completed(waits), 1):
+async def _wait_for_all(
+    client: ZmqClient, agents: list[AgentInfo], *, as_json: bool
+) -> list[AgentExit]:
+    """Wait for the end of agents, and return the ends as they came."""
+    ends = []
+    left = {info.id for info in agents}
+    with _telling_what_runs_on(left), progress("running", len(agents)) as advanced:
+        for waiting in asyncio.as_completed([client.wait_agent(info) for info in agents]):
             end = await waiting
-            advanced(done, len(agents))
-            failed = failed or exits.of_agent(end.exit_code, end.signal) != exits.OK
+            ends.append(end)
+            left.discard(end.id)
+            advanced(len(ends), len(agents))
             if as_json:
                 screen.json_line(screen.end_form(end))
-    return failed
+    return ends
