@@ -7,6 +7,7 @@ from .layout cimport Time
 from .wire cimport Cursor
 
 cdef PyObject* build_str(const uint8_t* data, size_t size) noexcept
+cdef PyObject* build_kept_str(const uint8_t* data, size_t size) noexcept
 cdef PyObject* build_u64(uint64_t value) noexcept
 cdef PyObject* build_i64(int64_t value) noexcept
 cdef object build_uuid(const uint8_t* data)

@@ -286,7 +286,7 @@ cdef PyObject* build_map(Cursor* cur, bint values) noexcept:
         return NULL
     for i in range(count):
         take_text(cur, &data, &size)
-        key = build_key(data, size)
+        key = build_kept_str(data, size)
         if key != NULL and values:
             value = build_any(cur)
         elif key != NULL:
@@ -325,10 +325,10 @@ cdef inline PyObject* new_reference(PyObject* value) noexcept:
     return value
 
 
-cdef PyObject* build_key(const uint8_t* data, size_t size) noexcept:
-    """Return a key of a map. The same few keys come again and again, so short ones are kept.
+cdef PyObject* build_kept_str(const uint8_t* data, size_t size) noexcept:
+    """Return a str of which there are few: a map's key, a backend. Short ones are kept.
 
-    A kept key also has its hash. The cache is a plain array that a later key overwrites; it is
+    A kept str also has its hash. The cache is a plain array that a later one overwrites; it is
     guarded by the GIL alone, so without one there is none.
     """
     cdef uint64_t head, tail

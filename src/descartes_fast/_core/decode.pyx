@@ -13,7 +13,9 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from .broken cimport raise_broken
-from .build cimport build_i64, build_map, build_str, build_u64, build_uuid, build_value
+from .build cimport (
+    build_i64, build_kept_str, build_map, build_str, build_u64, build_uuid, build_value,
+)
 from .layout cimport (
     ABSENT, BOOLEAN, CANONICAL, I64, LONG_TEXT, NESTED, NO_TIME, OCTETS, TEXT, TEXT_LIST, TEXT_MAP,
     TIME, U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Py_DecRef, Py_IncRef,
@@ -293,7 +295,10 @@ cdef int decode_field(
             return code
         if size > MAX_WIDE_TEXT and not cur.eager and not is_ascii(data, size):
             return ERR_WIDE
-        slot[0] = build_str(data, size)
+        if field.repeats:
+            slot[0] = build_kept_str(data, size)
+        else:
+            slot[0] = build_str(data, size)
         if slot[0] == NULL:
             return text_failed(cur, at)
     elif field.kind == UUID:

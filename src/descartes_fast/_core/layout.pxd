@@ -51,6 +51,7 @@ cdef struct Field:
     Kind kind
     bint optional
     bint required
+    bint repeats            # short texts of it are shared
     uint32_t index          # of the slot, and of the field in wire order
     uint32_t raw            # offset of the unbuilt form in the object; of a word: in `words`
     uint32_t name_size

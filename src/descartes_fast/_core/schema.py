@@ -44,6 +44,8 @@ class Field:
     of: str | type[StrEnum] | None = None
     optional: bool = False
     default: Any = REQUIRED
+    # The same few short texts come again and again: decoding keeps and shares them.
+    repeats: bool = False
 
     @property
     def required(self) -> bool:
@@ -84,14 +86,14 @@ RECORDS: tuple[Record, ...] = (
         "AgentConfig",
         "agent_config",
         "What to run: the backend and the task, and what the agent is told and given.",
-        Field("name", "text", default=""),
-        Field("model_backend", "text", default=""),
+        Field("name", "text", default="", repeats=True),
+        Field("model_backend", "text", default="", repeats=True),
         Field("task", "text", default=""),
         Field("context", "text", optional=True),
         Field("system_prompt", "text", optional=True),
         Field("environment", "text_map", default={}),
-        Field("model", "text", optional=True),
-        Field("tool_level", "text", optional=True),
+        Field("model", "text", optional=True, repeats=True),
+        Field("tool_level", "text", optional=True, repeats=True),
         Field("agents", "value_map", optional=True),
         trimmed=True,
     ),
@@ -108,9 +110,9 @@ RECORDS: tuple[Record, ...] = (
         "agent_info",
         "An agent as its server knows it.",
         Field("id", "uuid"),
-        Field("name", "text"),
+        Field("name", "text", repeats=True),
         Field("status", "word", AgentStatus),
-        Field("model_backend", "text"),
+        Field("model_backend", "text", repeats=True),
         Field("started_at", "time"),
         Field("task", "text"),
         Field("paused_at", "time", optional=True),
@@ -144,7 +146,7 @@ RECORDS: tuple[Record, ...] = (
         Field("success", "boolean"),
         Field("agent_info", "nested", "AgentInfo", optional=True),
         _ERROR,
-        Field("server_id", "text", optional=True),
+        Field("server_id", "text", optional=True, repeats=True),
     ),
     _envelope(
         "ControlCommand",
@@ -206,7 +208,7 @@ RECORDS: tuple[Record, ...] = (
         "Whether a server is well, and what it can do.",
         _REQUEST_ID,
         Field("healthy", "boolean"),
-        Field("protocol_version", "text"),
+        Field("protocol_version", "text", repeats=True),
         Field("uptime_secs", "u64", optional=True),
         Field("active_agents", "u64", optional=True),
         Field("metadata", "text_map", optional=True),

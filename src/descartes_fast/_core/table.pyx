@@ -145,6 +145,7 @@ cdef int _lay_out(Record* record, object declared, bint roomy) except -1:
         field.py_name = _immortal(sys.intern(entry.name))
         field.optional = entry.optional
         field.required = entry.required
+        field.repeats = entry.repeats
         field.index = i
         field.default = NULL
         field.words = NULL
