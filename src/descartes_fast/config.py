@@ -1,8 +1,10 @@
 """Frozen configurations of client and server, and where their values come from.
 
 In rising order: the defaults below, a TOML file (``[zmq_runner]`` for the client,
-``[zmq_server]`` and ``[backends.NAME]`` for the server), the environment
-(``DESCARTES_FAST_`` and the field's name in capitals), arguments.
+``[zmq_server]`` and ``[backends.NAME]`` for the server), the environment, arguments. The
+environment's names are the field's in capitals after ``DESCARTES_FAST_`` for the client and
+after ``DESCARTES_FAST_SERVE_`` for the server, so that what tells a client where its server is
+does not move a server.
 """
 
 from __future__ import annotations
@@ -14,24 +16,56 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from .errors import UsageError
 
 __all__ = ["BackendConfig", "ZmqRunnerConfig", "ZmqServerConfig", "load_toml"]
 
-ENVIRONMENT_PREFIX = "DESCARTES_FAST_"
-
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 StdinPolicy = Literal["null", "pipe", "close-after-task"]
 PausePolicy = Literal["forced", "cooperative"]
 OutputPolicy = Literal["trim", "wait"]
 
 
+class _Loadable:
+    """A configuration that has a table in the file and names in the environment."""
+
+    _table: ClassVar[str]
+    _prefix: ClassVar[str]
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> Self:
+        """Return a configuration from a TOML file, the environment and arguments.
+
+        Arguments that are ``None`` do not count. Raises ``UsageError`` for a key that
+        does not exist, a value of the wrong type, or a file that cannot be read.
+        """
+        document = load_toml(path) if path is not None else {}
+        merged = cls._from_document(document)
+        merged.update(
+            _from_environment(cls, cls._prefix, os.environ if environ is None else environ)
+        )
+        merged.update({name: value for name, value in arguments.items() if value is not None})
+        return cls(**merged)
+
+    @classmethod
+    def _from_document(cls, document: Mapping[str, Any]) -> dict[str, Any]:
+        return _checked_table(cls, cls._table, document.get(cls._table, {}))
+
+
 @dataclass(frozen=True, kw_only=True)
-class ZmqRunnerConfig:
+class ZmqRunnerConfig(_Loadable):
     """How a client reaches a server.
 
     ``endpoint`` is the server's command endpoint. ``pub_endpoint`` overrides what the
@@ -40,6 +74,9 @@ class ZmqRunnerConfig:
     once with ``CommunicationError`` until it is back. ``server_id``, if given, is the
     server that must answer.
     """
+
+    _table = "zmq_runner"
+    _prefix = "DESCARTES_FAST_"
 
     endpoint: str = "tcp://127.0.0.1:5555"
     pub_endpoint: str | None = None
@@ -66,22 +103,6 @@ class ZmqRunnerConfig:
             _check_positive(name, getattr(self, name))
         if self.max_reconnect_attempts < 0:
             raise UsageError("max_reconnect_attempts must not be negative")
-
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str] | None = None,
-        *,
-        environ: Mapping[str, str] | None = None,
-        **arguments: Any,
-    ) -> Self:
-        """Return a configuration from a TOML file, the environment and arguments.
-
-        Arguments that are ``None`` do not count. Raises ``UsageError`` for a key that
-        does not exist, a value of the wrong type, or a file that cannot be read.
-        """
-        table = load_toml(path).get("zmq_runner", {}) if path is not None else {}
-        return cls(**_merged(cls, "zmq_runner", table, environ, arguments))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +161,7 @@ class BackendConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZmqServerConfig:
+class ZmqServerConfig(_Loadable):
     """What a server binds, allows and keeps.
 
     ``endpoint`` takes commands, ``pub_endpoint`` publishes status and logs;
@@ -154,6 +175,9 @@ class ZmqServerConfig:
     or file descriptors are below their reserves. Ended agents stay listed and readable:
     the last ``retain_agents``, for ``retain_secs``.
     """
+
+    _table = "zmq_server"
+    _prefix = "DESCARTES_FAST_SERVE_"
 
     endpoint: str = "tcp://127.0.0.1:5555"
     pub_endpoint: str = "tcp://127.0.0.1:5556"
@@ -208,31 +232,17 @@ class ZmqServerConfig:
                 raise UsageError(f"{name} must not be negative")
 
     @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str] | None = None,
-        *,
-        environ: Mapping[str, str] | None = None,
-        **arguments: Any,
-    ) -> Self:
-        """Return a configuration from a TOML file, the environment and arguments.
-
-        Arguments that are ``None`` do not count. Raises ``UsageError`` for a key that
-        does not exist, a value of the wrong type, or a file that cannot be read.
-        """
-        document = load_toml(path) if path is not None else {}
-        table = dict(document.get("zmq_server", {}))
-        if "backends" in table:
+    def _from_document(cls, document: Mapping[str, Any]) -> dict[str, Any]:
+        settings = super()._from_document(document)
+        if "backends" in settings:
             raise UsageError("backends are tables of their own: [backends.NAME]")
-        merged = _merged(cls, "zmq_server", table, environ, arguments)
         tables = document.get("backends", {})
         if not isinstance(tables, dict):
             raise UsageError("backends must be tables: [backends.NAME]")
-        if "backends" not in merged:
-            merged["backends"] = {
-                name: BackendConfig.from_table(name, entry) for name, entry in tables.items()
-            }
-        return cls(**merged)
+        settings["backends"] = {
+            name: BackendConfig.from_table(name, entry) for name, entry in tables.items()
+        }
+        return settings
 
     def state_path(self, environ: Mapping[str, str] | None = None) -> Path:
         """Return the state directory: ``state_dir``, else the XDG state home's."""
@@ -256,19 +266,6 @@ def load_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise UsageError(f"the configuration {os.fspath(path)} is not TOML: {error}") from None
 
 
-def _merged(
-    cls: type,
-    table_name: str,
-    table: Mapping[str, Any],
-    environ: Mapping[str, str] | None,
-    arguments: Mapping[str, Any],
-) -> dict[str, Any]:
-    merged = _checked_table(cls, table_name, table)
-    merged.update(_from_environment(cls, os.environ if environ is None else environ))
-    merged.update({name: value for name, value in arguments.items() if value is not None})
-    return merged
-
-
 def _checked_table(cls: type, table_name: str, table: Any) -> dict[str, Any]:
     """Check a TOML table's keys against a configuration's fields; arrays become tuples."""
     if not isinstance(table, Mapping):
@@ -288,18 +285,18 @@ def _frozen(value: Any) -> Any:
     return value
 
 
-def _from_environment(cls: type, environ: Mapping[str, str]) -> dict[str, Any]:
+def _from_environment(cls: type, prefix: str, environ: Mapping[str, str]) -> dict[str, Any]:
     found = {}
     hints = typing.get_type_hints(cls)
     for entry in fields(cls):
-        text = environ.get(ENVIRONMENT_PREFIX + entry.name.upper())
+        variable = prefix + entry.name.upper()
+        text = environ.get(variable)
         if text is not None and entry.name != "backends":
-            found[entry.name] = _parsed(entry.name, hints[entry.name], text)
+            found[entry.name] = _parsed(variable, hints[entry.name], text)
     return found
 
 
-def _parsed(name: str, hint: Any, text: str) -> Any:
-    variable = ENVIRONMENT_PREFIX + name.upper()
+def _parsed(variable: str, hint: Any, text: str) -> Any:
     options = _options(hint)
     try:
         if bool in options:
@@ -311,7 +308,7 @@ def _parsed(name: str, hint: Any, text: str) -> Any:
         if float in options:
             return float(text)
     except (ValueError, KeyError):
-        raise UsageError(f"{variable} has a value of the wrong type: {text!r}") from None
+        raise UsageError(f"{variable} must be {_expected(hint)}, not {text!r}") from None
     return text
 
 
@@ -323,10 +320,27 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 def _check_types(config: Any) -> None:
     """Refuse a value whose type is not its field's, naming the field."""
-    for name, hint in typing.get_type_hints(type(config)).items():
-        value = getattr(config, name)
+    hints = typing.get_type_hints(type(config))
+    for entry in fields(config):
+        hint, value = hints[entry.name], getattr(config, entry.name)
         if not any(_fits(value, option) for option in _options(hint)):
-            raise UsageError(f"{name} has a value of the wrong type: {value!r}")
+            raise UsageError(f"{entry.name} must be {_expected(hint)}, not {value!r}")
+
+
+def _expected(hint: Any) -> str:
+    """Say in words what a field takes."""
+    words = []
+    for option in _options(hint):
+        origin = typing.get_origin(option)
+        if origin is Literal:
+            words += [f'"{choice}"' for choice in typing.get_args(option)]
+        elif origin is tuple:
+            words.append("an array")
+        elif origin is not None:
+            words.append("a table")
+        elif option is not types.NoneType:
+            words.append(_KINDS[option])
+    return " or ".join(words)
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -25,8 +25,9 @@ def add_commands(commands: Commands, shared: Parser) -> None:
         "serve",
         help="run a server",
         description="Run a server until SIGTERM or Ctrl-C. Settings that are not given come "
-        "from the configuration file's [zmq_server] and [backends.NAME], then from the "
-        "defaults.",
+        "from the environment (DESCARTES_FAST_SERVE_ENDPOINT and so on; what is set for "
+        "clients does not count), then from the configuration file's [zmq_server] and "
+        "[backends.NAME], then from the defaults.",
     )
     serve.add_argument("--config", metavar="FILE", default=SUPPRESS, help="configuration file")
     serve.add_argument("--endpoint", metavar="URL", default=SUPPRESS, help="where commands arrive")
