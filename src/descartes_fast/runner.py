@@ -18,6 +18,7 @@ from ._core import (
     HealthCheckResponse,
     LogStreamMessage,
     OutputQueryResponse,
+    PauseMode,
     StatusUpdate,
     ZmqOutputStream,
 )
@@ -101,25 +102,31 @@ class ZmqAgentRunner(Protocol):
     async def get_agent_status(self, agent_id: AgentId) -> AgentStatus:
         """Return an agent's status."""
 
-    async def pause_agent(self, agent_id: AgentId) -> None:
+    async def pause_agent(self, agent_id: AgentId, *, mode: PauseMode | str | None = None) -> None:
         """Pause an agent."""
 
     async def resume_agent(self, agent_id: AgentId) -> None:
         """Let a paused agent go on."""
 
-    async def stop_agent(self, agent_id: AgentId) -> None:
+    async def stop_agent(self, agent_id: AgentId, *, grace_secs: float | None = None) -> None:
         """Ask an agent to end, and make it end when its grace is over."""
 
     async def kill_agent(self, agent_id: AgentId) -> None:
         """End an agent at once."""
 
-    async def write_agent_stdin(self, agent_id: AgentId, data: bytes) -> None:
-        """Write to an agent's stdin, all of it or nothing."""
+    async def write_agent_stdin(
+        self, agent_id: AgentId, data: bytes, *, close: bool = False
+    ) -> None:
+        """Write to an agent's stdin, and close it if asked."""
 
-    async def read_agent_stdout(self, agent_id: AgentId) -> bytes | None:
+    async def read_agent_stdout(
+        self, agent_id: AgentId, *, max_bytes: int | None = None
+    ) -> bytes | None:
         """Return new output, or ``None`` if there is none."""
 
-    async def read_agent_stderr(self, agent_id: AgentId) -> bytes | None:
+    async def read_agent_stderr(
+        self, agent_id: AgentId, *, max_bytes: int | None = None
+    ) -> bytes | None:
         """Return new output on stderr, or ``None`` if there is none."""
 
     async def health_check(self) -> HealthCheckResponse:
