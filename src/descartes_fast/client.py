@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import zmq
 
 from ._core import (
-    MAX_MESSAGE_SIZE,
     AgentConfig,
     AgentInfo,
     AgentStatus,
@@ -34,7 +33,6 @@ from .connection import Connection
 from .counted_logs import CountedLogs
 from .errors import (
     AgentError,
-    MessageTooLarge,
     NotFound,
     Unsupported,
     UsageError,
@@ -42,17 +40,16 @@ from .errors import (
 )
 from .feeds import Feeds
 from .logs import LogFollower
-from .requests import Requests, stdin_pieces
+from .requests import Requests
 from .runner import AgentExit, AgentId, Progress, ZmqAgentRunner, agent_uuid
 from .spawning import spawn_all
 from .status import PolledStatus, StatusSubscription
+from .stdin_pieces import stdin_pieces
 from .subscription import Subscription
 from .waiting import wait_for_end
 
 __all__ = ["AgentExit", "ZmqAgentRunner", "ZmqClient", "connect"]
 
-# A message holds as much, and what is around the data.
-_STDIN_LIMIT_BYTES = MAX_MESSAGE_SIZE - 1024
 E = TypeVar("E", bound=StrEnum)
 S = TypeVar("S", StatusSubscription, PolledStatus, LogFollower, CountedLogs)
 
@@ -320,20 +317,18 @@ class ZmqClient:
     async def write_agent_stdin(
         self, agent_id: AgentId, data: bytes, *, close: bool = False
     ) -> None:
-        """Write to an agent's stdin, all of it or nothing, and close it if asked.
+        """Write bytes to an agent's stdin, and close it if asked.
 
-        Raises ``WouldBlock`` if the agent does not read and the buffer before it has no
-        room for ``data``, ``InvalidState`` if its stdin is closed, and ``MessageTooLarge``
-        above the size of a message: write less at once, and wait for room. Data that is
-        not UTF-8 goes in pieces of 64 KiB; there ``WouldBlock.bytes_written`` tells how
-        many bytes were written before it blocked.
+        UTF-8 is written as a whole or not at all; other data goes in pieces of 64 KiB, each
+        a write of its own, and ``WouldBlock.bytes_written`` tells how many bytes were
+        written before one was refused. Raises ``WouldBlock`` if the agent does not read and
+        the buffer before it has no room, ``InvalidState`` if its stdin is closed, and
+        ``MessageTooLarge`` above the size of a message: write less at once, and wait for room.
         """
-        if len(data) > _STDIN_LIMIT_BYTES:
-            raise MessageTooLarge(len(data), _STDIN_LIMIT_BYTES)
-        uuid, pieces = agent_uuid(agent_id), stdin_pieces(bytes(data))
+        uuid, pieces = agent_uuid(agent_id), stdin_pieces(data)
         written = 0
-        for number, (content, size) in enumerate(pieces, 1):
-            payload: dict[str, Any] = {"data": content}
+        for number, (piece, size) in enumerate(pieces, 1):
+            payload: dict[str, Any] = {"data": piece}
             if close and number == len(pieces):
                 payload["close"] = True
             try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,10 +38,17 @@ from ._core import (
 )
 from .calls import checked_timeout
 from .connection import Connection
-from .errors import CommunicationError, DescartesError, ProtocolError, SpawnFailed, from_wire
+from .errors import (
+    CommunicationError,
+    DescartesError,
+    ProtocolError,
+    SpawnFailed,
+    UsageError,
+    from_wire,
+)
 from .profile import ServerProfile, refusal
 
-__all__ = ["AgentDetails", "OutputChunk", "Requests", "stdin_pieces"]
+__all__ = ["AgentDetails", "OutputChunk", "Requests"]
 
 _READ_COMMANDS = {
     LogStreamType.STDOUT: ControlCommandType.READ_STDOUT,
@@ -50,7 +58,6 @@ _READ_COMMANDS = {
 _READ_ONLY = frozenset({ControlCommandType.GET_STATUS, ControlCommandType.QUERY_OUTPUT})
 # A server that bounds an operation itself has this long to say that the time is up.
 _ANSWER_GRACE_SECS = 0.5
-_STDIN_PIECE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +130,7 @@ class Requests:
                 request_id=request_id or self._connection.new_request_id(),
                 config=config,
                 timeout_secs=_whole_secs(timeout_secs),
-                metadata=None if metadata is None else dict(metadata),
+                metadata=dict(metadata) if isinstance(metadata, Mapping) else metadata,
             ),
             SpawnResponse,
             timeout_secs,
@@ -318,20 +325,6 @@ class Requests:
         )
 
 
-def stdin_pieces(data: bytes) -> list[tuple[str | list[int], int]]:
-    """Return what to send for bytes to an agent's stdin: each payload's data and its size.
-
-    Text goes whole. Other bytes are an array of numbers, and a payload holds at most
-    100,000 values, so they go in pieces.
-    """
-    try:
-        return [(data.decode(), len(data))]
-    except UnicodeDecodeError:
-        cuts = range(0, len(data), _STDIN_PIECE_BYTES)
-        pieces = [data[cut : cut + _STDIN_PIECE_BYTES] for cut in cuts]
-        return [(list(piece), len(piece)) for piece in pieces]
-
-
 def _agent_info(form: dict[str, Any]) -> AgentInfo | None:
     """Return the agent that a JSON form describes, or ``None`` if it describes none.
 
@@ -352,8 +345,15 @@ def _granted(response: CommandResponse, agent_id: UUID) -> CommandResponse:
 
 
 def _whole_secs(timeout_secs: float | None) -> int | None:
-    """Return a timeout as the wire has it: whole seconds, at least one."""
-    return None if timeout_secs is None else max(1, int(checked_timeout(timeout_secs)))
+    """Return a timeout as the wire has it: whole seconds, never less than was given.
+
+    Raises ``UsageError`` for an endless one, which the wire has no word for.
+    """
+    if timeout_secs is None:
+        return None
+    if checked_timeout(timeout_secs) == math.inf:
+        raise UsageError("timeout_secs goes to the server too, and must be finite")
+    return math.ceil(timeout_secs)
 
 
 def _number(value: Any) -> int | None:

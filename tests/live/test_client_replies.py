@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Any
 from uuid import uuid4
@@ -19,7 +20,6 @@ from descartes_fast import (
     ControlCommandType,
     ExecutionError,
     HealthCheckRequest,
-    ListAgentsRequest,
     ListAgentsResponse,
     MessageTooLarge,
     NotFound,
@@ -314,6 +314,14 @@ async def test_agent_is_named_by_uuid_text_or_info() -> None:
         lambda client, agent: client.signal_agent(agent, 1.5),
         lambda client, agent: client.wait_agent(agent, 0),
         lambda client, agent: client.spawn_remote(AgentConfig(name="a"), timeout_secs=-1),
+        lambda client, agent: client.spawn_remote(AgentConfig(name="a"), timeout_secs=math.inf),
+        lambda client, agent: client.spawn_remote(AgentConfig(name="a"), timeout_secs=1e30),
+        lambda client, agent: client.spawn_remote(AgentConfig(name="a"), metadata=5),
+        lambda client, agent: client.send_action_to_agent(agent, "ping", None, math.inf),
+        lambda client, agent: client.write_agent_stdin(agent, "text"),
+        lambda client, agent: client.write_agent_stdin(agent, None),
+        lambda client, agent: client.write_agent_stdin(agent, 5),
+        lambda client, agent: client.write_agent_stdin(agent, [104, 300]),
         lambda client, agent: client.stream_agent_logs(agent, from_offset=-1),
         lambda client, agent: client.stream_agent_logs(agent, from_offset=True),
     ],
@@ -324,7 +332,15 @@ async def test_mistakes_in_arguments_are_usage_errors(mistake: Any) -> None:
         async with connect(peer.endpoint) as client:
             with pytest.raises(UsageError):
                 await mistake(client, agent.id)
-            assert peer.count(ListAgentsRequest) == 0
+            assert [type(request) for request in peer.requests] == [HealthCheckRequest]
+
+
+@pytest.mark.parametrize(("given", "sent"), [(2.9, 3), (0.2, 1), (2, 2), (2.0, 2), (None, None)])
+async def test_timeout_on_the_wire_is_never_less_than_the_one_given(given: Any, sent: Any) -> None:
+    with ScriptedPeer() as peer:
+        async with connect(peer.endpoint) as client:
+            await client.spawn_remote(AgentConfig(name="a"), given)
+            assert peer.requests[-1].timeout_secs == sent
 
 
 async def test_answer_that_came_while_the_loop_was_held_up_is_not_a_timeout() -> None:
