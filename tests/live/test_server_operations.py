@@ -16,6 +16,7 @@ import pytest
 from descartes_fast import (
     AgentInfo,
     AgentStatus,
+    AgentTimeout,
     BackendConfig,
     BatchControlCommand,
     ControlCommandType,
@@ -504,3 +505,17 @@ async def state_of(pid: int, wanted: str) -> bool:
 
 def process_state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+async def test_query_that_gives_up_says_so_in_its_own_words(
+    asking: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gives_up(*_: Any) -> None:
+        raise AgentTimeout("the query took more than 10 s")
+
+    agent = await asking.spawn("exec sleep 60")
+    monkeypatch.setattr("descartes_fast.server.queries.Queries.query", gives_up)
+    response = await asking.ask(
+        OutputQueryRequest(request_id=new_id(), agent_id=agent.id, stream=ZmqOutputStream.BOTH)
+    )
+    assert response.error == "timeout: the query took more than 10 s"

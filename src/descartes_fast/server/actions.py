@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from .._core import AgentInfo
-from ..errors import InvalidContext, UsageError
+from ..errors import AgentTimeout, ExecutionError, InvalidContext, UsageError
 from .agent import Agent
 
 __all__ = ["ActionHandler", "Actions"]
@@ -36,7 +36,11 @@ class Actions:
         self._handlers[name] = handler
 
     async def run(self, agent: Agent, action: str, params: Any, timeout_secs: float | None) -> Any:
-        """Return what the action's handler returns; ``TimeoutError`` if it takes too long."""
+        """Return what the action's handler returns.
+
+        Raises ``InvalidContext`` for an action that nobody registered, ``AgentTimeout`` if the
+        handler takes too long, and what the handler raises.
+        """
         built_in = _BUILT_IN.get(action)
         if built_in is not None:
             return built_in(agent, params)
@@ -45,8 +49,20 @@ class Actions:
             known = ", ".join(sorted([*_BUILT_IN, *self._handlers]))
             raise InvalidContext(f"unknown action {action[:80]!r}; there are: {known}")
         secs = self._default_timeout_secs if timeout_secs is None else timeout_secs
-        async with asyncio.timeout(min(secs, MAX_ACTION_SECS)):
-            return await handler(agent.info(), params)
+        secs = min(secs, MAX_ACTION_SECS)
+        try:
+            async with asyncio.timeout(secs) as limit:
+                return await handler(agent.info(), params)
+        except TimeoutError:
+            if not limit.expired():  # the handler's own
+                raise
+            raise AgentTimeout(f"the action {action!r} took over {secs:g} s") from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled this: it is something inside the handler that was cancelled.
+            raise ExecutionError(f"the handler of the action {action!r} was cancelled") from None
 
 
 def _echo(agent: Agent, params: Any) -> Any:

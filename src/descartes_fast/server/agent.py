@@ -29,7 +29,10 @@ from .backends import LaunchPlan
 from .keeper_link import Ended, OutputGrew, Started
 from .output import OutputFile
 
-__all__ = ["Agent", "AgentObserver"]
+__all__ = ["KEPT_TASK_CHARACTERS", "Agent", "AgentObserver"]
+
+KEPT_TASK_CHARACTERS = 4096
+"""A longer task is shown by its beginning; the agent gets all of it."""
 
 
 class AgentObserver(Protocol):
@@ -62,7 +65,7 @@ class Agent:
         self.id = agent_id
         self.name = config.name
         self.model_backend = config.model_backend
-        self.task = config.task
+        self.task = _shortened(config.task)
         self.metadata = dict(metadata or {})
         self.pause_policy = plan.pause
         self.stop_grace_secs = plan.stop_grace_secs
@@ -268,6 +271,13 @@ _END_UPDATES = {
     AgentStatus.FAILED: StatusUpdateType.ERROR,
     AgentStatus.TERMINATED: StatusUpdateType.TERMINATED,
 }
+
+
+def _shortened(task: str) -> str:
+    """Return what is kept of a task: it stays for the whole retention, in many messages."""
+    if len(task) <= KEPT_TASK_CHARACTERS:
+        return task
+    return task[:KEPT_TASK_CHARACTERS] + "..."
 
 
 def _reason(event: Ended) -> str:

@@ -12,13 +12,14 @@ from .._core import (
     BatchControlResponse,
     ControlCommandType,
 )
-from ..errors import AgentError, ExecutionError, InvalidContext, InvalidState, to_wire
+from ..errors import AgentTimeout, InvalidContext, InvalidState
+from .agent import Agent
 from .operations import Operations
+from .refusals import MAX_BATCH_AGENTS, as_agent_error, words_of
 from .registry import Registry
 
 __all__ = ["run_batch"]
 
-MAX_BATCH_AGENTS = 10_000
 _IN_FLIGHT = 64
 
 _WITH_DATA = frozenset(
@@ -77,9 +78,11 @@ class _Batch:
         key: str,
     ) -> None:
         self._request = request
+        self._payload = request.payload  # decoded once, not for each agent
         self._key = key
         self._registry = registry
         self._operations = operations
+        self._timeout_secs = timeout_secs
         self._deadline = asyncio.get_running_loop().time() + timeout_secs
         self._left = iter(enumerate(request.agent_ids))
         self._failed = False
@@ -95,21 +98,28 @@ class _Batch:
             if self._failed and self._request.fail_fast:
                 raise InvalidState("not tried: the command failed for another agent (fail_fast)")
             agent = self._registry.get(agent_id)
-            request = self._request
-            async with asyncio.timeout_at(self._deadline):
-                # An agent that is given twice gets the command twice.
-                key = f"{self._key}/{position}" if self._key else ""
-                outcome = self._operations.run(agent, request.command_type, request.payload, key)
+            await self._run(agent, position)
+        except Exception as error:
+            self._failed = True
+            return BatchAgentResult(
+                agent_id=agent_id,
+                success=False,
+                status=None if agent is None else agent.status,
+                error=words_of(as_agent_error(error), of_many=True),
+            )
+        return BatchAgentResult(agent_id=agent_id, success=True, status=agent.status)
+
+    async def _run(self, agent: Agent, position: int) -> None:
+        # An agent that is given twice gets the command twice.
+        key = f"{self._key}/{position}" if self._key else ""
+        try:
+            async with asyncio.timeout_at(self._deadline) as limit:
+                outcome = self._operations.run(
+                    agent, self._request.command_type, self._payload, key
+                )
                 if type(outcome) is CoroutineType:
                     await outcome
-        except AgentError as error:
-            text = to_wire(error)
         except TimeoutError:
-            text = "timeout: the batch took too long"
-        except Exception as error:
-            text = to_wire(ExecutionError(f"unexpected {type(error).__name__}"))
-        else:
-            return BatchAgentResult(agent_id=agent_id, success=True, status=agent.status)
-        self._failed = True
-        status = None if agent is None else agent.status
-        return BatchAgentResult(agent_id=agent_id, success=False, status=status, error=text)
+            if not limit.expired():
+                raise
+            raise AgentTimeout(f"the batch took over {self._timeout_secs:g} s") from None

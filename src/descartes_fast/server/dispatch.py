@@ -1,7 +1,8 @@
 """A request's bytes become its reply's bytes; knows no sockets.
 
 What can be answered from memory is answered at once; for the rest the caller gets a coroutine
-to run beside everything else. Whatever goes wrong becomes the response that says so.
+to run beside everything else. An exception becomes the response that says so; a coroutine is
+cancelled only by whoever runs it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ from ..errors import (
     ProtocolError,
     ServerBusy,
     ShuttingDown,
-    UsageError,
     WouldBlock,
 )
 from .access import Principal
@@ -53,7 +53,7 @@ from .health import Health
 from .identity import ServerIdentity
 from .operations import Operations, consumes, mutates
 from .queries import Queries
-from .refusals import Request, Response, refusal, refusal_of_unknown
+from .refusals import Request, Response, as_agent_error, refusal, refusal_of_unknown
 from .registry import Registry
 from .replies import ReplyKey, ReplyMemory
 from .spawner import Spawner
@@ -63,12 +63,15 @@ __all__ = ["Dispatcher"]
 
 _log = logging.getLogger(__name__)
 
+_LONGEST_REQUEST_ID = 1024
 _QUICK_COMMANDS = frozenset({ControlCommandType.GET_STATUS, ControlCommandType.STREAM_LOGS})
 _LISTED_TASK_CHARACTERS = 1000
 _LONGEST_LISTING_CHARACTERS = 2 * 1024 * 1024  # of four bytes each: within a message's 10 MiB
 
 # Nothing was done and nothing decided: a repeat may fare better.
 _NOT_REMEMBERED = (ServerBusy, ShuttingDown, WouldBlock)
+
+_LONG_ID = InvalidContext(f"a request id may have {_LONGEST_REQUEST_ID} characters")
 
 
 class Dispatcher:
@@ -125,6 +128,8 @@ class Dispatcher:
         if handler is None:
             return self._refuse_no_request(message)
         request = cast(Request, message)
+        if len(request.request_id) > _LONGEST_REQUEST_ID:
+            return self._refuse(_with_short_id(request), _LONG_ID)
         if not room and not _is_quick(request):
             return self._refuse(request, ServerBusy("too many requests are in progress"))
         key = self._replies.key(principal, request.request_id, body) if _is_kept(request) else None
@@ -140,13 +145,13 @@ class Dispatcher:
     ) -> bytes | Coroutine[Any, Any, bytes]:
         try:
             outcome = handler(request, key or "")
+            if type(outcome) is CoroutineType:
+                if key is not None:
+                    self._replies.begin(key)
+                return self._answer_later(request, outcome, key)
+            reply = self._encoded(request, outcome)
         except Exception as error:
-            return self._refuse(request, _as_agent_error(error), key)
-        if type(outcome) is CoroutineType:
-            if key is not None:
-                self._replies.begin(key)
-            return self._answer_later(request, outcome, key)
-        reply = self._encoded(request, outcome)
+            return self._refuse(request, as_agent_error(error), key)
         if key is not None:
             self._replies.keep(key, reply)
         return reply
@@ -165,7 +170,7 @@ class Dispatcher:
                 keep = False
                 reply = self._refuse(request, ShuttingDown("the server ended before this did"))
             except Exception as error:
-                failure = _as_agent_error(error)
+                failure = as_agent_error(error)
                 keep = not isinstance(failure, _NOT_REMEMBERED)
                 reply = self._refuse(request, failure)
             return reply
@@ -177,6 +182,8 @@ class Dispatcher:
         try:
             return serialize_zmq_message(response)
         except MessageTooLarge as error:
+            if _is_kept(request):  # not the fault of the request, which was carried out
+                return self._refuse(request, as_agent_error(error))
             return self._refuse(request, InvalidContext(f"{error}: ask for less at once"))
 
     # -- the requests ----------------------------------------------------------------
@@ -283,9 +290,11 @@ class Dispatcher:
 
     async def _in_time(self, outcome: Coroutine[Any, Any, Any], what: str) -> Any:
         try:
-            async with asyncio.timeout(self._request_timeout_secs):
+            async with asyncio.timeout(self._request_timeout_secs) as limit:
                 return await outcome
         except TimeoutError:
+            if not limit.expired():  # another limit, which has words of its own
+                raise
             raise AgentTimeout(f"{what} took over {self._request_timeout_secs:g} s") from None
 
     def _require_accepting(self) -> None:
@@ -301,14 +310,16 @@ class Dispatcher:
             if isinstance(request, (ControlCommand, CustomActionRequest))
             else None
         )
-        reply = serialize_zmq_message(
-            refusal(
-                request,
-                error,
-                server_id=self._identity.server_id,
-                status=None if agent is None else agent.status,
+        status = None if agent is None else agent.status
+        try:
+            reply = serialize_zmq_message(
+                refusal(request, error, server_id=self._identity.server_id, status=status)
             )
-        )
+        except Exception:
+            # Ids and words are bounded, so this cannot be; whoever waits must not pay if it is.
+            _log.exception("a refusal cannot be sent")
+            unsaid = ExecutionError("the reason for the refusal cannot be sent")
+            reply = serialize_zmq_message(refusal_of_unknown(request.request_id, unsaid))
         if key is not None and not isinstance(error, _NOT_REMEMBERED):
             self._replies.keep(key, reply)
         return reply
@@ -331,7 +342,17 @@ class Dispatcher:
 
     def _refuse_unknown(self, request_id: str, error: AgentError) -> bytes:
         self._counters.errors += 1
+        if len(request_id) > _LONGEST_REQUEST_ID:
+            request_id, error = _short(request_id), _LONG_ID
         return serialize_zmq_message(refusal_of_unknown(request_id, error))
+
+
+def _short(request_id: str) -> str:
+    return request_id[:_LONGEST_REQUEST_ID]
+
+
+def _with_short_id(request: Request) -> Request:
+    return replaced(request, request_id=_short(request.request_id))
 
 
 def _is_quick(request: Request) -> bool:
@@ -371,15 +392,3 @@ async def _command_response_later(
 
 async def _wait_for(reply: asyncio.Future[bytes]) -> bytes:
     return await asyncio.shield(reply)
-
-
-def _as_agent_error(error: Exception) -> AgentError:
-    """Return the error to put on the wire for anything that was raised."""
-    if isinstance(error, AgentError):
-        return error
-    if isinstance(error, TimeoutError):
-        return AgentTimeout("it took longer than it may")
-    if isinstance(error, UsageError):
-        return ExecutionError(f"the answer cannot be sent: {error}")
-    _log.error("a request failed unexpectedly", exc_info=error)
-    return ExecutionError(f"unexpected {type(error).__name__}")

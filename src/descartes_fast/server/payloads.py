@@ -145,16 +145,17 @@ def signal_number(payload: Any) -> int:
     """Return the signal of a ``signal`` command: ``"SIGINT"``, ``"int"`` or ``2``."""
     asked = _entries(payload).get("signal")
     if isinstance(asked, str):
-        name = asked.upper()
+        name = asked[:80].upper()
         name = name if name.startswith("SIG") else f"SIG{name}"
         found = signal.Signals.__members__.get(name)
         if found is not None:
             return int(found)
-    elif type(asked) is int and asked in _SIGNAL_NUMBERS:
+        raise InvalidContext(f"unknown signal {asked[:80]!r}")
+    if type(asked) is int and asked in _SIGNAL_NUMBERS:
         return asked
-    elif asked is None:
-        raise InvalidContext("signal needs the name or number of a signal in its payload")
-    raise InvalidContext(f"unknown signal {asked!r}")
+    if type(asked) is int:
+        raise InvalidContext(f"unknown signal {asked}")
+    raise InvalidContext("signal needs the name or number of a signal in its payload")
 
 
 _SIGNAL_NUMBERS = frozenset(int(number) for number in signal.valid_signals())

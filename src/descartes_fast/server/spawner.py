@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from .._core import AgentConfig
 from ..config import ZmqServerConfig
-from ..errors import AgentError, AgentTimeout, ServerBusy
+from ..errors import AgentError, AgentTimeout, InvalidContext, ServerBusy
 from .agent import Agent, AgentObserver
 from .backends import Backends, LaunchPlan
 from .health import Health
@@ -23,6 +23,8 @@ from .tasks import Tasks
 __all__ = ["Spawner"]
 
 MAX_SPAWN_SECS = 3600.0
+MAX_NAME_CHARACTERS = 1024
+MAX_METADATA_CHARACTERS = 16 * 1024  # of keys and values; an agent keeps them for its retention
 
 
 class Spawner:
@@ -64,9 +66,11 @@ class Spawner:
         """Return the running agent, once its program has been executed.
 
         Raises ``ServerBusy`` below a reserve or at the limit, ``SpawnFailed`` with the reason,
-        ``AgentTimeout`` after ``timeout_secs``, and what the backend refuses. In all of these
-        cases nothing of the agent is left.
+        ``AgentTimeout`` after ``timeout_secs``, ``InvalidContext`` for a name or metadata that
+        are too long, and what the backend refuses. In all of these cases nothing of the agent
+        is left.
         """
+        _check_lengths(config.name, metadata or {})
         shortage = self._health.lost or self._reserves.shortage()
         if shortage is not None:
             raise ServerBusy(shortage)
@@ -125,3 +129,10 @@ class Spawner:
         with contextlib.suppress(AgentError):
             await self._keeper.ping()  # answered after the launch: no file is made any more
         self._remove_output(agent_id)
+
+
+def _check_lengths(name: str, metadata: Mapping[str, str]) -> None:
+    if len(name) > MAX_NAME_CHARACTERS:
+        raise InvalidContext(f"an agent's name may have {MAX_NAME_CHARACTERS} characters")
+    if sum(len(key) + len(value) for key, value in metadata.items()) > MAX_METADATA_CHARACTERS:
+        raise InvalidContext(f"metadata may have {MAX_METADATA_CHARACTERS} characters in all")
