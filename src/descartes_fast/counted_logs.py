@@ -60,10 +60,11 @@ class CountedLogs(Subscription[LogStreamMessage]):
 
     def rejoined(self) -> None:
         """What was missed shows in the sequence."""
+        self._recovered()
 
     def failed(self, make_error: Callable[[], DescartesError], final: bool) -> None:
         """The server is gone for now: whoever iterates must know."""
-        self._put(make_error())
+        self._trouble(make_error())
         if final:
             self._end()
 
@@ -86,6 +87,7 @@ class CountedLogs(Subscription[LogStreamMessage]):
             except CommunicationError:
                 continue
             except DescartesError as error:
-                self._put(error)
+                self._trouble(error)
             else:
+                self._recovered()
                 over = details.status.is_terminal

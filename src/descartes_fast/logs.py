@@ -97,8 +97,6 @@ class LogFollower(Subscription[LogStreamMessage]):
         self._exited: set[UUID] = set()
         self._finished: dict[UUID, None] = {}
         self._queued_bytes = 0
-        self._told = False
-        """Whether the queue holds the news that the server cannot be reached."""
         self._recheck_secs = _RECHECK_SECS if requests.profile.snapshot else _POLL_SECS
         self._recheck_at = math.inf
         self._news = asyncio.Event()
@@ -136,9 +134,7 @@ class LogFollower(Subscription[LogStreamMessage]):
 
     def failed(self, make_error: Callable[[], DescartesError], final: bool) -> None:
         """The server is gone for now: whoever iterates must know."""
-        if not self._told:  # both feeds tell it
-            self._told = True
-            self._put(make_error())
+        self._trouble(make_error())
         if final:
             self._end()
 
@@ -263,7 +259,7 @@ class LogFollower(Subscription[LogStreamMessage]):
                     self._forget(due.agent_id)
             except DescartesError as error:
                 if not isinstance(error, CommunicationError):  # of these the feed tells
-                    self._put(error)
+                    self._trouble(error)
                 await asyncio.sleep(_RETRY_SECS)
 
     async def _sleep(self, secs: float) -> None:
@@ -290,6 +286,7 @@ class LogFollower(Subscription[LogStreamMessage]):
             data = data[cursor.next - chunk.offset :]
         elif chunk.offset > cursor.next:
             self._gone(cursor, chunk.offset)
+        self._recovered()
         if data:
             message = LogStreamMessage(
                 agent_id=cursor.agent_id,
@@ -334,7 +331,7 @@ class LogFollower(Subscription[LogStreamMessage]):
         except DescartesError:
             self._recheck_at = 0.0
             raise
-        self._told = False
+        self._recovered()
 
     async def _refresh_all(self) -> None:
         infos = await self._requests.list(None, None)

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from ._core import AgentInfo, AgentStatus, StatusUpdate, StatusUpdateType
-from .errors import CommunicationError, DescartesError, NotFound
+from .errors import DescartesError, NotFound
 from .feed import STATUS_PREFIX, Feed, Publication
 from .requests import AgentDetails, Requests
 from .subscription import Subscription
@@ -46,8 +46,6 @@ class StatusSubscription(Subscription[StatusUpdate]):
         self._buffer: list[StatusUpdate] | None = None
         self._last_seq: dict[UUID, int] = {}
         self._stale = asyncio.Event()
-        self._told = False
-        """Whether the queue holds the news that the server cannot be reached."""
 
     async def start(self) -> None:
         """Subscribe and take the first snapshot. Raises ``NotFound`` for an unknown agent."""
@@ -79,17 +77,17 @@ class StatusSubscription(Subscription[StatusUpdate]):
 
     def failed(self, make_error: Callable[[], DescartesError], final: bool) -> None:
         """The server is gone for now: whoever iterates must know."""
-        self._told = True
-        self._put(make_error())
+        self._trouble(make_error())
         if final:
             self._end()
+        self._stale.set()
 
     def _end(self) -> None:
         super()._end()
         self._feed.leave([self._topic], self)
         self._stale.set()
 
-    def _overflow(self, entry: StatusUpdate | Exception) -> None:
+    def _overflow(self, entry: StatusUpdate) -> None:
         super()._overflow(entry)
         self._stale.set()
 
@@ -106,14 +104,12 @@ class StatusSubscription(Subscription[StatusUpdate]):
                 continue
             try:
                 await self._take_snapshot()
-                self._told = False
+                self._recovered()
             except NotFound as error:
                 self._put(error)
                 self._end()
             except DescartesError as error:
-                if not (self._told and isinstance(error, CommunicationError)):
-                    self._put(error)
-                    self._told = True
+                self._trouble(error)
                 self._stale.set()
                 await asyncio.sleep(_RETRY_SECS)
 
@@ -175,7 +171,6 @@ class PolledStatus(Subscription[StatusUpdate]):
         self._requests = requests
         self._agent_id = agent_id
         self._known: dict[UUID, AgentStatus] = {}
-        self._told = False
 
     async def start(self) -> None:
         """Take the first snapshot. Raises ``NotFound`` for an unknown agent."""
@@ -188,14 +183,12 @@ class PolledStatus(Subscription[StatusUpdate]):
             await asyncio.sleep(_POLL_SECS)
             try:
                 await self._look()
-                self._told = False
+                self._recovered()
             except NotFound as error:
                 self._put(error)
                 self._end()
             except DescartesError as error:
-                if not self._told:
-                    self._put(error)
-                    self._told = True
+                self._trouble(error)
 
     async def _look(self) -> None:
         first = self._task is None

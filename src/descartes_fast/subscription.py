@@ -26,6 +26,9 @@ class Subscription(Generic[T]):
         self._limit = limit
         self._entries: deque[T | Exception] = deque()
         self._ended = False
+        self._troubled = False
+        self._untaken: Exception | None = None
+        """The trouble that is among the entries, told and not taken yet."""
         self._waiters: set[asyncio.Future[None]] = set()
         self._task: asyncio.Task[None] | None = None
         """What a subclass does in the background; ended and joined by ``aclose``."""
@@ -46,6 +49,8 @@ class Subscription(Generic[T]):
                 self._waiters.discard(waiter)
         entry = self._entries.popleft()
         self._taken(entry)
+        if entry is self._untaken:
+            self._untaken = None
         if isinstance(entry, Exception):
             raise entry
         return entry
@@ -76,13 +81,34 @@ class Subscription(Generic[T]):
         return self._ended and (self._task is None or self._task.done())
 
     def _put(self, entry: T | Exception) -> None:
-        """Append an entry; at the limit the oldest goes and is counted."""
+        """Append an entry; at the limit the oldest message goes and is counted.
+
+        An error takes nobody's place and is never pushed out.
+        """
         if self._ended:
             return
-        if len(self._entries) >= self._limit:
-            self._overflow(self._entries.popleft())
+        if not isinstance(entry, Exception) and len(self._entries) >= self._limit:
+            self._push_out()
         self._entries.append(entry)
         self._wake()
+
+    def _push_out(self) -> None:
+        for position, entry in enumerate(self._entries):
+            if not isinstance(entry, Exception):
+                del self._entries[position]
+                self._overflow(entry)
+                return
+
+    def _trouble(self, error: Exception) -> None:
+        """Tell that the whole stream is disturbed: once, until ``_recovered`` and taken."""
+        if not self._troubled and self._untaken is None:
+            self._untaken = error
+            self._put(error)
+        self._troubled = True
+
+    def _recovered(self) -> None:
+        """The stream goes on: the next trouble is news again."""
+        self._troubled = False
 
     def _end(self) -> None:
         """Let the iteration stop after the entries that are there."""
@@ -94,8 +120,8 @@ class Subscription(Generic[T]):
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _overflow(self, entry: T | Exception) -> None:
-        """An entry was pushed out; for subclasses that can do something about it."""
+    def _overflow(self, entry: T) -> None:
+        """A message was pushed out; for subclasses that can do something about it."""
         self.dropped += 1
 
     def _taken(self, entry: T | Exception) -> None:

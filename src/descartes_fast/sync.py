@@ -262,7 +262,7 @@ class ZmqClient:
         return self._run(self._client.send_action_to_agent(agent_id, action, params, timeout_secs))
 
     def write_agent_stdin(self, agent_id: AgentId, data: bytes, *, close: bool = False) -> None:
-        """Write bytes to an agent's stdin, UTF-8 as a whole or not at all, and close it if asked."""
+        """Write to an agent's stdin, UTF-8 as a whole or not at all, and close it if asked."""
         self._run(self._client.write_agent_stdin(agent_id, data, close=close))
 
     def read_agent_stdout(self, agent_id: AgentId, *, max_bytes: int | None = None) -> bytes | None:

@@ -215,6 +215,28 @@ async def test_server_gone_is_raised_and_the_stream_goes_on_when_it_is_back() ->
             assert joined(await rest(stream)) == b"meanwhile"
 
 
+async def test_server_gone_while_the_queue_is_full_costs_no_byte(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logs_module, "QUEUE_LIMIT", 10)
+    with ScriptedPeer() as peer:
+        agent = peer.add(ScriptedAgent())
+        config = {"reconnect_delay_secs": 0.1, "max_reconnect_attempts": 2}
+        async with connect(peer.endpoint, **config) as client:
+            stream = await client.stream_agent_logs(agent.id)
+            for number in range(20):
+                peer.write(agent, b"%02d" % number)
+            await until(lambda: len(stream._entries) == 10)
+            peer.vanish(for_secs=1)
+            peer.change(agent, AgentStatus.COMPLETED, lose=True)
+            await until(lambda: len(stream._entries) == 11)
+            messages = [await anext(stream) for _ in range(10)]
+            with pytest.raises(CommunicationError):
+                await anext(stream)
+            messages += await rest(stream)
+            assert joined(messages) == b"".join(b"%02d" % number for number in range(20))
+
+
 async def test_failing_read_is_raised_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs_module, "_RETRY_SECS", 0.05)
     with ScriptedPeer() as peer:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from descartes_fast import Subscription, UsageError
+from descartes_fast import CommunicationError, Subscription, UsageError
 
 
 async def test_entries_come_in_order_and_then_the_end() -> None:
@@ -36,6 +36,37 @@ async def test_error_is_raised_at_its_place_and_iteration_goes_on() -> None:
     with pytest.raises(UsageError, match="between"):
         await anext(stream)
     assert [number async for number in stream] == [2]
+
+
+async def test_error_in_a_full_queue_takes_no_message_and_is_not_pushed_out() -> None:
+    stream: Subscription[int] = Subscription(limit=3)
+    for number in range(3):
+        stream._put(number)
+    stream._put(UsageError("at the limit"))
+    assert stream.dropped == 0
+    for number in range(3, 9):
+        stream._put(number)
+    assert stream.dropped == 6
+    with pytest.raises(UsageError, match="limit"):
+        await anext(stream)
+    stream._end()
+    assert [number async for number in stream] == [6, 7, 8]
+
+
+async def test_trouble_is_told_once_until_it_is_over_and_was_taken() -> None:
+    stream: Subscription[int] = Subscription(limit=3)
+    for _ in range(100):
+        stream._trouble(CommunicationError("gone"))
+        stream._trouble(UsageError("worse"))
+        stream._recovered()
+    with pytest.raises(CommunicationError, match="gone"):
+        await anext(stream)
+    stream._trouble(CommunicationError("gone again"))
+    stream._trouble(CommunicationError("and still"))
+    stream._end()
+    with pytest.raises(CommunicationError, match="again"):
+        await anext(stream)
+    assert [number async for number in stream] == []
 
 
 async def test_waiting_iteration_wakes_for_an_entry_and_for_the_end() -> None:
