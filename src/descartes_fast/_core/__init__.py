@@ -20,6 +20,7 @@ from .enums import (
     ZmqOutputStream,
 )
 from .forms import from_builtins, to_builtins
+from .header import peek_header
 from .messages import (
     AgentConfig,
     AgentInfo,
@@ -43,7 +44,6 @@ from .messages import (
     Value,
     ZmqMessage,
 )
-from .header import peek_header
 
 __all__ = [
     "DEFAULT_TIMEOUT_SECS",
