@@ -19,8 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     ``argv`` are the arguments without the program's name; ``None`` means the process's own.
     """
-    screen.prepare()
     try:
+        screen.prepare()
         arguments = build_parser().parse_args(argv)
         code = _run(arguments)
         sys.stdout.flush()
