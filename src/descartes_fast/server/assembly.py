@@ -30,7 +30,7 @@ from .operations import Operations
 from .publisher import Publisher
 from .queries import Queries
 from .registry import Registry
-from .replies import ReplyMemory
+from .replay import Replay
 from .router import Router
 from .service import Service
 from .sockets import LINGER_MS, command_socket, publishing_socket
@@ -115,7 +115,7 @@ async def assemble(
 
     reserves = Reserves(config, state_dir.path, registry.output_bytes)
     health = Health(keeper, reserves, accepting=lambda: dispatcher.accepting)
-    replies = ReplyMemory(config.replay_bytes, config.replay_secs)
+    replay = Replay(config.replay_bytes, config.replay_secs)
     queries = Queries(files)
     operations = Operations(
         keeper,
@@ -146,12 +146,12 @@ async def assemble(
         actions=actions,
         queries=queries,
         health=health,
-        replies=replies,
+        replay=replay,
         counters=counters,
         request_timeout_secs=config.request_timeout_secs,
     )
     service = _serve(stack, config, dispatcher, bound.commands, counters)
-    background.start(keep_house(config, identity, registry, replies, keeper, status_feed))
+    background.start(keep_house(config, identity, registry, replay, keeper, status_feed))
     return Parts(
         identity=identity,
         bound_pub_endpoint=bound.pub_endpoint,

@@ -51,11 +51,11 @@ from .agent import Agent
 from .batch import run_batch
 from .health import Health
 from .identity import ServerIdentity
-from .operations import Operations, consumes, mutates
+from .operations import Operations
 from .queries import Queries
 from .refusals import Request, Response, as_agent_error, refusal, refusal_of_unknown
 from .registry import Registry
-from .replies import ReplyKey, ReplyMemory
+from .replay import Replay, ReplySlot
 from .spawner import Spawner
 from .statistics import Counters
 
@@ -87,7 +87,7 @@ class Dispatcher:
         actions: Actions,
         queries: Queries,
         health: Health,
-        replies: ReplyMemory,
+        replay: Replay,
         counters: Counters,
         request_timeout_secs: float,
     ) -> None:
@@ -100,7 +100,7 @@ class Dispatcher:
         self._actions = actions
         self._queries = queries
         self._health = health
-        self._replies = replies
+        self._replay = replay
         self._counters = counters
         self._request_timeout_secs = request_timeout_secs
         self._handlers: dict[type[Any], Callable[[Any, str], Any]] = {
@@ -132,32 +132,32 @@ class Dispatcher:
             return self._refuse(_with_short_id(request), _LONG_ID)
         if not room and not _is_quick(request):
             return self._refuse(request, ServerBusy("too many requests are in progress"))
-        key = self._replies.key(principal, request.request_id, body) if _is_kept(request) else None
-        if key is not None:
-            known = self._replies.recall(key)
+        slot = self._replay.slot(principal, request, body)
+        if slot is not None:
+            known = slot.memory.recall(slot.key)
             if known is not None:
                 self._counters.replayed += 1
                 return known if isinstance(known, bytes) else _wait_for(known)
-        return self._answer(handler, request, key)
+        return self._answer(handler, request, slot)
 
     def _answer(
-        self, handler: Callable[[Any, str], Any], request: Request, key: ReplyKey | None
+        self, handler: Callable[[Any, str], Any], request: Request, slot: ReplySlot | None
     ) -> bytes | Coroutine[Any, Any, bytes]:
         try:
-            outcome = handler(request, key or "")
+            outcome = handler(request, "" if slot is None else slot.key)
             if type(outcome) is CoroutineType:
-                if key is not None:
-                    self._replies.begin(key)
-                return self._answer_later(request, outcome, key)
+                if slot is not None:
+                    slot.memory.begin(slot.key)
+                return self._answer_later(request, outcome, slot)
             reply = self._encoded(request, outcome)
         except Exception as error:
-            return self._refuse(request, as_agent_error(error), key)
-        if key is not None:
-            self._replies.keep(key, reply)
+            return self._refuse(request, as_agent_error(error), slot)
+        if slot is not None:
+            slot.memory.keep(slot.key, reply)
         return reply
 
     async def _answer_later(
-        self, request: Request, outcome: Coroutine[Any, Any, Response], key: ReplyKey | None
+        self, request: Request, outcome: Coroutine[Any, Any, Response], slot: ReplySlot | None
     ) -> bytes:
         reply: bytes | None = None
         keep = True
@@ -175,14 +175,14 @@ class Dispatcher:
                 reply = self._refuse(request, failure)
             return reply
         finally:
-            if key is not None:
-                self._replies.finish(key, reply, keep=keep)
+            if slot is not None:
+                slot.memory.finish(slot.key, reply, keep=keep)
 
     def _encoded(self, request: Request, response: Response) -> bytes:
         try:
             return serialize_zmq_message(response)
         except MessageTooLarge as error:
-            if _is_kept(request):  # not the fault of the request, which was carried out
+            if self._replay.covers(request):  # not the fault of the request, which was carried out
                 return self._refuse(request, as_agent_error(error))
             return self._refuse(request, InvalidContext(f"{error}: ask for less at once"))
 
@@ -303,7 +303,7 @@ class Dispatcher:
 
     # -- refusals --------------------------------------------------------------------
 
-    def _refuse(self, request: Request, error: AgentError, key: ReplyKey | None = None) -> bytes:
+    def _refuse(self, request: Request, error: AgentError, slot: ReplySlot | None = None) -> bytes:
         self._counters.errors += 1
         agent = (
             self._registry.find(request.agent_id)
@@ -320,8 +320,8 @@ class Dispatcher:
             _log.exception("a refusal cannot be sent")
             unsaid = ExecutionError("the reason for the refusal cannot be sent")
             reply = serialize_zmq_message(refusal_of_unknown(request.request_id, unsaid))
-        if key is not None and not isinstance(error, _NOT_REMEMBERED):
-            self._replies.keep(key, reply)
+        if slot is not None and not isinstance(error, _NOT_REMEMBERED):
+            slot.memory.keep(slot.key, reply)
         return reply
 
     def _refuse_broken(self, body: bytes, error: ProtocolError) -> bytes | None:
@@ -360,19 +360,6 @@ def _is_quick(request: Request) -> bool:
         case ControlCommand():
             return request.command_type in _QUICK_COMMANDS
         case ListAgentsRequest():
-            return True
-        case _:
-            return False
-
-
-def _is_kept(request: Request) -> bool:
-    """Tell whether a repeat of the request must be answered from memory."""
-    match request:
-        case ControlCommand():
-            return mutates(request.command_type) or consumes(request.command_type, request.payload)
-        case BatchControlCommand():
-            return mutates(request.command_type)
-        case SpawnRequest() | CustomActionRequest():
             return True
         case _:
             return False

@@ -10,7 +10,7 @@ from ..errors import AgentError
 from .identity import ServerIdentity
 from .keeper_link import KeeperLink
 from .registry import Registry
-from .replies import ReplyMemory
+from .replay import Replay
 from .status_feed import StatusFeed
 
 __all__ = ["keep_house"]
@@ -20,7 +20,7 @@ async def keep_house(
     config: ZmqServerConfig,
     identity: ServerIdentity,
     registry: Registry,
-    replies: ReplyMemory,
+    replay: Replay,
     keeper: KeeperLink,
     status_feed: StatusFeed,
 ) -> None:
@@ -34,4 +34,4 @@ async def keep_house(
         await asyncio.sleep(config.status_update_interval_secs)
         status_feed.heartbeat(active_agents=registry.alive_count, uptime_secs=identity.uptime_secs)
         registry.expire()
-        replies.expire()
+        replay.expire()

@@ -1,8 +1,8 @@
 """The memory of replies that makes a request safe to send again.
 
-A mutating command or consuming read is remembered under its principal, its request id
-and the digest of its whole body: the same request sent again is answered from memory,
-another request that happens to carry the same id is not. Bounded in bytes and in time.
+A request is remembered under its principal, its request id and the digest of its whole
+body: the same request sent again is answered from memory, another request that happens
+to carry the same id is not. Bounded in bytes and in time.
 """
 
 from __future__ import annotations

@@ -1,0 +1,73 @@
+"""Which requests are answered from memory when they come again, and from which memory.
+
+Commands that change something, actions and consuming reads have a memory each: however
+much data reads and actions answer with, the reply to a spawn is not forgotten for it, and
+the spawn that comes again makes no second agent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .._core import (
+    BatchControlCommand,
+    ControlCommand,
+    ControlCommandType,
+    CustomActionRequest,
+    SpawnRequest,
+)
+from .access import Principal
+from .operations import consumes, mutates
+from .refusals import Request
+from .replies import ReplyKey, ReplyMemory
+
+__all__ = ["Replay", "ReplySlot"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplySlot:
+    """The place of one request's reply."""
+
+    memory: ReplyMemory
+    key: ReplyKey
+
+
+class Replay:
+    """The memories of a server; each is bounded by ``limit_bytes`` and ``keep_secs``."""
+
+    def __init__(self, limit_bytes: int, keep_secs: float) -> None:
+        self._changes = ReplyMemory(limit_bytes, keep_secs)
+        self._actions = ReplyMemory(limit_bytes, keep_secs)
+        self._reads = ReplyMemory(limit_bytes, keep_secs)
+
+    def slot(self, principal: Principal, request: Request, body: bytes) -> ReplySlot | None:
+        """Return where the reply to a request belongs; ``None`` if it may be made anew."""
+        memory = self._memory_of(request)
+        key = None if memory is None else memory.key(principal, request.request_id, body)
+        return None if memory is None or key is None else ReplySlot(memory, key)
+
+    def covers(self, request: Request) -> bool:
+        """Tell whether carrying out the request twice would not be the same as once."""
+        return self._memory_of(request) is not None
+
+    def expire(self) -> None:
+        """Forget what is too old."""
+        for memory in (self._changes, self._actions, self._reads):
+            memory.expire()
+
+    def _memory_of(self, request: Request) -> ReplyMemory | None:
+        match request:
+            case SpawnRequest():
+                return self._changes
+            case CustomActionRequest():
+                return self._actions
+            case ControlCommand() | BatchControlCommand():
+                command = request.command_type
+                if command is ControlCommandType.CUSTOM_ACTION:
+                    return self._actions
+                if mutates(command):
+                    return self._changes
+                # A batch never reads: its results have no room for data.
+                if isinstance(request, ControlCommand) and consumes(command, request.payload):
+                    return self._reads
+        return None
