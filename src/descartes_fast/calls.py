@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .errors import AgentTimeout, UsageError
+from .errors import UsageError
 
 __all__ = ["Call", "PendingCalls", "checked_timeout"]
 
@@ -54,13 +54,24 @@ class Call:
         self.sent_to: str | None = None
         """The ``server_id`` it was sent to; ``None`` while it waits to be sent."""
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether it may have changed something on the server without an answer."""
+        return self.sent_to is not None and not self.repeatable
+
 
 class PendingCalls:
-    """The calls of one client, by request id. ``late_replies`` counts answers nobody waits for."""
+    """The calls of one client, by request id. ``late_replies`` counts answers nobody waits for.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    ``unanswered`` makes the error of a call whose time is up.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, unanswered: Callable[[Call], Exception]
+    ) -> None:
         self.late_replies = 0
         self._loop = loop
+        self._unanswered = unanswered
         self._calls: dict[str, Call] = {}
         self._prefix = secrets.token_hex(8)
         self._number = 0
@@ -113,10 +124,10 @@ class PendingCalls:
         if not call.future.done():
             call.future.set_exception(error)
 
-    def fail_all(self, make_error: Callable[[], Exception]) -> None:
+    def fail_all(self, make_error: Callable[[Call], Exception]) -> None:
         """Make every call raise an error of its own."""
         for call in self:
-            self.fail(call, make_error())
+            self.fail(call, make_error(call))
 
     def close(self) -> None:
         """Stop the timer."""
@@ -146,7 +157,7 @@ class PendingCalls:
         earliest = math.inf
         for call in self:
             if call.deadline <= now:
-                self.fail(call, AgentTimeout(f"no answer within {call.timeout_secs:g} s"))
+                self.fail(call, self._unanswered(call))
             elif call.deadline < earliest:
                 earliest = call.deadline
         if earliest < math.inf:

@@ -22,6 +22,7 @@ from ._core import (
     deserialize_zmq_message,
     peek_header,
     serialize_zmq_message,
+    to_builtins,
 )
 from .calls import Call, PendingCalls
 from .channel import Channel, Monitor, MonitorEvent
@@ -42,6 +43,7 @@ __all__ = ["Connection"]
 
 # A health check that gets no answer on a new connection is sent again after this long.
 _PROBE_TIMEOUT_SECS = 2.0
+_IN_DOUBT = "; the request may have been carried out"
 
 _SUCCEEDED = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 _LOST = (
@@ -80,7 +82,7 @@ class Connection:
         self._on_ready = on_ready
         self._on_failed = on_failed
         self._loop = asyncio.get_running_loop()
-        self._calls = PendingCalls(self._loop)
+        self._calls = PendingCalls(self._loop, self._unanswered)
         self._unsent: deque[Call] = deque()
         self._probe: Call | None = None
         self._ready = False
@@ -151,7 +153,7 @@ class Connection:
             raise
         finally:
             self._calls.forget(call)
-        if type(answer) is not expected:
+        if not isinstance(answer, expected):
             raise _unexpected(answer, expected, agent_id)
         return answer
 
@@ -161,9 +163,8 @@ class Connection:
             self._closed = True
             self._supervisor.cancel()
             self._stop_grace()
-            self._calls.fail_all(lambda: CommunicationError("the client was disconnected"))
+            self._fail_calls(lambda: CommunicationError("the client was disconnected"))
             self._calls.close()
-            self._unsent.clear()
             self._close_socket()
             if not self._outcome.done():
                 self._outcome.set_exception(CommunicationError("the client was disconnected"))
@@ -233,9 +234,17 @@ class Connection:
 
     def _broke(self) -> CommunicationError:
         return CommunicationError(
-            f"the connection to {self.config.endpoint} broke before the answer came; "
-            "the request may have been carried out"
+            f"the connection to {self.config.endpoint} broke before the answer came{_IN_DOUBT}"
         )
+
+    def _unanswered(self, call: Call) -> AgentTimeout:
+        words = f"no answer to {_operation(call.body)} from {self.config.endpoint}"
+        words += f" within {call.timeout_secs:g} s"
+        if call.sent_to is None:
+            words += "; the request was not sent: there was no connection"
+        elif call.in_doubt:
+            words += _IN_DOUBT
+        return AgentTimeout(words)
 
     def _give_up(self) -> None:
         words = f"the connection to {self.config.endpoint} is lost"
@@ -247,12 +256,19 @@ class Connection:
         """Fail every call, now and until the right server is back."""
         self._stop_grace()
         self._failure = make_error
-        self._calls.fail_all(make_error)
-        self._unsent.clear()
+        self._fail_calls(make_error)
         if not self._outcome.done():
             self._outcome.set_exception(make_error())
             self._outcome.exception()  # marks it as seen: connect() may have been cancelled
         self._on_failed(make_error)
+
+    def _fail_calls(self, make_error: Callable[[], DescartesError]) -> None:
+        self._unsent.clear()
+        self._calls.fail_all(
+            lambda call: (
+                CommunicationError(f"{make_error()}{_IN_DOUBT}") if call.in_doubt else make_error()
+            )
+        )
 
     def _stop_grace(self) -> None:
         if self._grace is not None:
@@ -388,9 +404,15 @@ class Connection:
         finally:
             self._calls.forget(call)
             self._probe = None
-        if type(answer) is not HealthCheckResponse:
+        if not isinstance(answer, HealthCheckResponse):
             raise _unexpected(answer, HealthCheckResponse, None)
         return answer
+
+
+def _operation(body: bytes) -> str:
+    """Return what a request asks for, in the words of the wire: ``pause``, ``list_agents``."""
+    form = to_builtins(deserialize_zmq_message(body))
+    return str(form.get("command_type", form["type"])).removesuffix("_request")
 
 
 def _unexpected(answer: Any, expected: type, agent_id: str | None) -> DescartesError:

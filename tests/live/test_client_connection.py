@@ -14,6 +14,7 @@ import pytest
 from descartes_fast import (
     AgentConfig,
     AgentStatus,
+    AgentTimeout,
     CommunicationError,
     ControlCommand,
     ControlCommandType,
@@ -218,6 +219,45 @@ async def test_mutation_made_while_disconnected_is_sent_when_the_server_is_back(
             await until(lambda: not client.is_connected())
             await client.spawn_remote(AgentConfig(name="later"))
             assert peer.count(SpawnRequest) == 1
+
+
+async def test_call_that_failed_with_the_connection_tells_whether_it_may_have_been_done() -> None:
+    with ScriptedPeer() as peer:
+        agent = peer.add(ScriptedAgent())
+        async with connect(peer.endpoint, **settings(max_reconnect_attempts=2)) as client:
+            peer.handler = lambda request: (
+                NotImplemented if isinstance(request, HealthCheckRequest) else None
+            )
+            sent = [
+                asyncio.ensure_future(call)
+                for call in (client.pause_agent(agent.id), client.get_agent_status(agent.id))
+            ]
+            await until(lambda: peer.count(ControlCommand) == 2)
+            peer.vanish(for_secs=1.0)
+            await until(lambda: not client.is_connected())
+            unsent = asyncio.ensure_future(client.pause_agent(agent.id))
+            words = [str(e) for e in await asyncio.gather(*sent, unsent, return_exceptions=True)]
+            assert ["may have been carried out" in word for word in words] == [True, False, False]
+            assert all("lost" in word for word in words)
+
+
+async def test_timeout_names_the_operation_the_endpoint_and_the_doubt() -> None:
+    with ScriptedPeer() as peer:
+        agent = peer.add(ScriptedAgent())
+        async with connect(peer.endpoint, request_timeout_secs=0.2) as client:
+            peer.handler = lambda request: None
+
+            async def words(call: Any) -> str:
+                with pytest.raises(AgentTimeout) as caught:
+                    await call
+                return str(caught.value)
+
+            answer = f"from {peer.endpoint} within 0.2 s"
+            doubt = "; the request may have been carried out"
+            assert (
+                await words(client.pause_agent(agent.id)) == f"no answer to pause {answer}{doubt}"
+            )
+            assert await words(client.list_remote_agents()) == f"no answer to list_agents {answer}"
 
 
 async def test_calls_fail_at_once_after_the_last_attempt_until_the_server_is_back() -> None:

@@ -8,12 +8,16 @@ import math
 import pytest
 
 from descartes_fast import AgentTimeout, CommunicationError, UsageError
-from descartes_fast.calls import PendingCalls, checked_timeout
+from descartes_fast.calls import Call, PendingCalls, checked_timeout
+
+
+def unanswered(call: Call) -> AgentTimeout:
+    return AgentTimeout(f"{call.timeout_secs:g} s")
 
 
 @pytest.fixture
 async def pending() -> PendingCalls:
-    return PendingCalls(asyncio.get_running_loop())
+    return PendingCalls(asyncio.get_running_loop(), unanswered)
 
 
 async def test_answer_reaches_its_call_whatever_the_order(pending: PendingCalls) -> None:
@@ -90,7 +94,7 @@ async def test_same_request_id_twice_in_flight_is_refused(pending: PendingCalls)
 
 async def test_fail_all_gives_each_call_an_error_of_its_own(pending: PendingCalls) -> None:
     opened = [pending.open(pending.new_id(), b"", 5, True) for _ in range(3)]
-    pending.fail_all(lambda: CommunicationError("gone"))
+    pending.fail_all(lambda call: CommunicationError("gone"))
     errors = [call.future.exception() for call in opened]
     assert len({id(error) for error in errors}) == 3
     pending.close()
@@ -105,7 +109,7 @@ async def test_endless_timeout_is_taken_by_every_loop(pending: PendingCalls) -> 
 
 async def test_request_ids_differ_between_clients() -> None:
     loop = asyncio.get_running_loop()
-    ids = {PendingCalls(loop).new_id() for _ in range(100)}
+    ids = {PendingCalls(loop, unanswered).new_id() for _ in range(100)}
     assert len(ids) == 100
 
 
