@@ -406,8 +406,10 @@ async def test_query_filters_pages_and_counts(asking: Peer) -> None:
     assert tail == {
         "stdout": ["out 4", "out 5"],
         "stdout_lines": 5,
+        "stdout_start": 0,
         "stderr": [],
         "stderr_lines": 0,
+        "stderr_start": 0,
     }
 
 

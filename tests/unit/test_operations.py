@@ -35,7 +35,7 @@ def operations(keeper: FakeKeeper) -> Operations:
     return Operations(
         cast(KeeperLink, keeper),
         Actions(1.0),
-        Queries(ThreadPoolExecutor(1)),
+        Queries(ThreadPoolExecutor(1), ThreadPoolExecutor(1), timeout_secs=1.0),
         pub_endpoint="ipc:///nowhere",
         stop_grace_secs=5.0,
         longest_wait_secs=1.0,

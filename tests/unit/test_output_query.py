@@ -125,3 +125,62 @@ def test_filter_without_its_package_names_the_extra(
     with pytest.raises(Unsupported, match=r"descartes-fast\[query\]"):
         query([made(tmp_path, b"a\n")], pattern="a")
     assert query([made(tmp_path, b"a\n")]).total == 1
+
+
+def test_short_lines_by_the_million_are_searched_in_time(tmp_path: Path) -> None:
+    output = made(tmp_path, b"a\n" * 8_000_000)
+    began = time.monotonic()
+    assert query([output], pattern="b$").total == 0
+    assert query([output], pattern="a$", limit=1).total == 8_000_000
+    assert query([output], offset=7_999_999).lines == ["a"]
+    assert last_lines(output, 1) == (["a"], 8_000_000)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("pattern", "lines"),
+    [
+        (r"\Aa", ["ab", "ac"]),
+        (r"b\z", ["ab", "b"]),
+        (r"^a", ["ab", "ac"]),
+        (r"b$", ["ab", "b"]),
+        (r"(?-m:^a)", ["ab", "ac"]),
+        (r"(?s)c.b", []),
+        (r"c\sb", []),
+        (r"(?i)AB|\bb\b", ["ab", "b"]),
+        (r"", ["ab", "ac", "b"]),
+    ],
+)
+def test_pattern_sees_each_line_by_itself(tmp_path: Path, pattern: str, lines: list[str]) -> None:
+    assert query([made(tmp_path, b"ab\nac\nb\n")], pattern=pattern).lines == lines
+
+
+EXPENSIVE = r"(?:.*a.*b){30}|([a-c]{1,900}d)"
+"""Too large for RE2's automaton: about 20 microseconds a byte."""
+
+
+def test_expensive_pattern_is_given_up_in_time(tmp_path: Path) -> None:
+    long = b"".join(b"a" * 100_000 + b"%d\n" % n for n in range(20))
+    middling = b"".join(b"a" * 30_000 + b"%d\n" % n for n in range(60))
+    for name, data in (("long", long), ("middling", middling)):
+        output = made(tmp_path, data, name)
+        began = time.monotonic()
+        with pytest.raises(AgentTimeout):
+            query([output], pattern=EXPENSIVE, timeout_secs=0.2)
+        assert time.monotonic() - began < 5
+
+
+def test_query_that_nobody_waits_for_is_given_up(tmp_path: Path) -> None:
+    with pytest.raises(AgentTimeout):
+        query([made(tmp_path, b"a\n")], is_cancelled=lambda: True)
+
+
+def test_filter_sees_the_first_64_kib_of_a_line(tmp_path: Path) -> None:
+    output = made(tmp_path, b"x" * 65_535 + b"yz\n")
+    assert query([output], pattern="xy").total == 1
+    assert query([output], pattern="yz").total == 0
+
+
+def test_words_about_a_broken_pattern_are_text(tmp_path: Path) -> None:
+    with pytest.raises(InvalidContext, match=r"RE2: missing \): \($"):
+        query([made(tmp_path, b"a\n")], pattern="(")

@@ -44,8 +44,8 @@ __all__ = ["COMMANDS", "Parts", "assemble"]
 
 COMMANDS, PUBLICATIONS = "commands", "publications"
 
-_FILE_THREADS = 2
-_WAIT_MARGIN = 0.8  # a read's wait ends before the time for its request does
+_THREADS = 2  # of each kind
+_WAIT_MARGIN = 0.8  # a read's wait, or a query, ends before the time for its request does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +82,8 @@ async def assemble(
         publishes_status=config.enable_status_updates,
     )
 
-    files = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="descartes-fast-files")
-    stack.push_async_callback(asyncio.to_thread, files.shutdown, cancel_futures=True)
+    files = _threads(stack, "files")
+    filters = _threads(stack, "filters")
     background = Tasks()
     stack.push_async_callback(background.aclose)
 
@@ -116,14 +116,15 @@ async def assemble(
     reserves = Reserves(config, state_dir.path, registry.output_bytes)
     health = Health(keeper, reserves, accepting=lambda: dispatcher.accepting)
     replay = Replay(config.replay_bytes, config.replay_secs)
-    queries = Queries(files)
+    longest_wait_secs = config.request_timeout_secs * _WAIT_MARGIN
+    queries = Queries(files, filters, timeout_secs=longest_wait_secs)
     operations = Operations(
         keeper,
         actions,
         queries,
         pub_endpoint=identity.pub_endpoint,
         stop_grace_secs=config.stop_grace_secs,
-        longest_wait_secs=config.request_timeout_secs * _WAIT_MARGIN,
+        longest_wait_secs=longest_wait_secs,
         releases=config.output_policy == "wait",
     )
     spawner = Spawner(
@@ -162,6 +163,12 @@ async def assemble(
         dispatcher=dispatcher,
         service=service,
     )
+
+
+def _threads(stack: AsyncExitStack, purpose: str) -> ThreadPoolExecutor:
+    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"descartes-fast-{purpose}")
+    stack.push_async_callback(asyncio.to_thread, threads.shutdown, cancel_futures=True)
+    return threads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -251,6 +251,7 @@ class Operations:
             )
             data[stream.value] = lines
             data[f"{stream.value}_lines"] = total
+            data[f"{stream.value}_start"] = agent.output(stream).start
         return data
 
 

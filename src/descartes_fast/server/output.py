@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..errors import AgentTimeout, InvalidContext, OutputGone, ServerBusy, Unsupported
+from ..errors import AgentTimeout, OutputGone, ServerBusy
 from .keeper.output_pipe import START_SUFFIX
+from .line_filter import LineFilter
 
 __all__ = ["MAX_LINE_BYTES", "OutputFile", "QueryResult", "last_lines", "query"]
 
@@ -26,9 +26,8 @@ MAX_LINE_BYTES = 1024 * 1024
 MAX_RESULT_BYTES = 8 * 1024 * 1024
 """What a query returns at most: it has to fit into a message."""
 
-_BLOCK_BYTES = 1024 * 1024
+_BLOCK_BYTES = 64 * 1024  # what is done with one keeps the event loop waiting: a millisecond
 _LINE_OVERHEAD = 5  # of the longest string header on the wire
-_PATTERN_MEMORY = 1024 * 1024  # of a compiled pattern: bounds the time for one byte of input
 _CUT_MARK = b" [line cut: %d bytes more]"
 _QUERY_SECS = 10.0
 _START = struct.Struct(">Q")
@@ -112,52 +111,87 @@ def query(
     offset: int = 0,
     max_bytes: int = MAX_RESULT_BYTES,
     timeout_secs: float = _QUERY_SECS,
+    is_cancelled: Callable[[], bool] = lambda: False,
 ) -> QueryResult:
     """Return the lines of ``outputs``, one after another, that match ``pattern`` anywhere.
 
     ``offset`` matching lines are left out, and ``limit`` or ``max_bytes`` end the result;
-    ``total`` counts every matching line. Lines are UTF-8 with replacement characters for
-    what is not, without their ``\\n`` or ``\\r\\n``. Patterns are those of RE2, which takes
-    linear time. Memory is bounded by ``max_bytes`` and a few blocks of 1 MiB. Raises
-    ``InvalidContext`` for a pattern that is none, ``Unsupported`` without the package that
-    matches them, ``AgentTimeout`` after ``timeout_secs``.
+    ``total`` counts every matching line that is still there. Lines are UTF-8 with replacement
+    characters for what is not, without their ``\\n`` or ``\\r\\n``. Patterns are those of RE2,
+    which takes linear time; of a line they see the first 64 KiB. Memory is bounded by
+    ``max_bytes`` and the longest line. Raises ``InvalidContext`` for a pattern that is none,
+    ``Unsupported`` without the package that matches them, and ``AgentTimeout`` within two
+    seconds after ``timeout_secs``, or after ``is_cancelled`` says so.
     """
-    matches = _matcher(pattern) if pattern is not None else None
+    line_filter = LineFilter(pattern) if pattern is not None else None
     give_up_at = time.monotonic() + timeout_secs
-    chosen: list[str] = []
-    room = max_bytes
-    total = 0
-    last = None if limit is None else offset + limit
-    is_full = False
+
+    def check() -> None:
+        if time.monotonic() > give_up_at or is_cancelled():
+            raise AgentTimeout(f"the query took more than {timeout_secs:g} s")
+
+    window = _Window(offset, limit, max_bytes)
     for output in outputs:
-        for lines in _line_blocks(output):
-            if time.monotonic() > give_up_at:
-                raise AgentTimeout(f"the query took more than {timeout_secs:g} s")
-            if matches is not None:
-                lines = [line for line in lines if matches(line)]
-            begin = max(0, offset - total)
-            end = len(lines) if last is None else max(0, last - total)
-            total += len(lines)
-            for line in lines[begin:end]:
-                room -= len(line) + _LINE_OVERHEAD
-                is_full = is_full or (room < 0 and bool(chosen))
-                if is_full:
-                    break
-                chosen.append(line.decode())
-    return QueryResult(chosen, total, total > offset + len(chosen))
+        for block in _blocks(output):
+            check()
+            if line_filter is not None:
+                window.add(line_filter.matching(block, check))
+            elif window.wants(count := _line_count(block)):
+                window.add(block.split(b"\n"))
+            else:
+                window.total += count
+    chosen = window.chosen
+    return QueryResult(chosen, window.total, window.total > offset + len(chosen))
+
+
+class _Window:
+    """The part of a query's lines that is wanted, and how many there are in all."""
+
+    def __init__(self, offset: int, limit: int | None, max_bytes: int) -> None:
+        self.chosen: list[str] = []
+        self.total = 0
+        self._offset = offset
+        self._end = None if limit is None else offset + limit
+        self._room = max_bytes
+        self._is_full = False
+
+    def wants(self, count: int) -> bool:
+        """Tell whether any of the next ``count`` lines is in the window."""
+        is_before_its_end = self._end is None or self.total < self._end
+        return is_before_its_end and not self._is_full and self.total + count > self._offset
+
+    def add(self, lines: list[bytes]) -> None:
+        begin = max(0, self._offset - self.total)
+        end = len(lines) if self._end is None else max(0, self._end - self.total)
+        self.total += len(lines)
+        for line in lines[begin:end]:
+            self._room -= len(line) + _LINE_OVERHEAD
+            self._is_full = self._is_full or (self._room < 0 and bool(self.chosen))
+            if self._is_full:
+                break
+            self.chosen.append(line.decode())
 
 
 def last_lines(
-    output: OutputFile, max_lines: int, *, max_bytes: int = MAX_RESULT_BYTES
+    output: OutputFile,
+    max_lines: int,
+    *,
+    max_bytes: int = MAX_RESULT_BYTES,
+    is_cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[list[str], int]:
     """Return the last ``max_lines`` lines of a stream, and how many lines it has."""
-    total = sum(len(lines) for lines in _line_blocks(output))
-    result = query([output], offset=max(0, total - max_lines), max_bytes=max_bytes)
+    total = query([output], limit=0, is_cancelled=is_cancelled).total
+    first = max(0, total - max_lines)
+    result = query([output], offset=first, max_bytes=max_bytes, is_cancelled=is_cancelled)
     return result.lines[-max_lines:] if max_lines > 0 else [], result.total
 
 
-def _line_blocks(output: OutputFile) -> Iterator[list[bytes]]:
-    """Yield a stream's lines, many at a time, as valid UTF-8.
+def _line_count(block: bytes) -> int:
+    return block.count(b"\n") + 1
+
+
+def _blocks(output: OutputFile) -> Iterator[bytes]:
+    """Yield a stream's lines, many joined by newlines or a long one alone, as valid UTF-8.
 
     A stream that was trimmed begins with its first whole line.
     """
@@ -178,17 +212,20 @@ def _line_blocks(output: OutputFile) -> Iterator[list[bytes]]:
         if is_partial:
             _, newline, data = data.partition(b"\n")
             is_partial = not newline
-        if data:
-            head, newline, rest = data.partition(b"\n")
-            line.add(head)
-            if newline:
-                lines, line = [line.take()], _LongLine()
-                *whole, tail = rest.split(b"\n")
-                lines += whole
-                line.add(tail)
-                yield _clean(lines)
+        head, newline, rest = data.partition(b"\n")
+        line.add(head)
+        if newline:
+            whole, has_more, tail = rest.rpartition(b"\n")
+            first, line = line.take(), _LongLine()
+            line.add(tail)
+            if has_more and len(first) + 1 + len(whole) <= _BLOCK_BYTES:
+                yield _clean(first + b"\n" + whole)
+            else:
+                yield _clean(first)
+                if has_more:
+                    yield _clean(whole)
     if not line.is_empty:
-        yield _clean([line.take()])
+        yield _clean(line.take())
 
 
 class _LongLine:
@@ -211,31 +248,11 @@ class _LongLine:
         return bytes(self._kept) + (_CUT_MARK % self._dropped if self._dropped else b"")
 
 
-def _clean(lines: list[bytes]) -> list[bytes]:
+def _clean(block: bytes) -> bytes:
     """Return lines without carriage returns at their ends, as valid UTF-8."""
-    text = b"\n".join(lines)
-    if not text.isascii():
-        text = text.decode("utf-8", "replace").encode()
-        lines = text.split(b"\n")
-    return [line.removesuffix(b"\r") for line in lines] if b"\r" in text else lines
-
-
-def _matcher(pattern: str) -> Callable[[bytes], Any]:
-    try:
-        import re2  # type: ignore[import-untyped]
-    except ImportError:
-        raise Unsupported(
-            "filtering output needs google-re2 on the server: pip install 'descartes-fast[query]'"
-        ) from None
-    options = re2.Options()
-    options.log_errors = False
-    options.never_capture = True
-    options.max_mem = _PATTERN_MEMORY
-    try:
-        search: Callable[[bytes], Any] = re2.compile(pattern.encode(), options).search
-    except (re2.error, UnicodeEncodeError) as error:
-        raise InvalidContext(f"the filter is not a regular expression of RE2: {error}") from None
-    return search
+    if not block.isascii():
+        block = block.decode("utf-8", "replace").encode()
+    return block.replace(b"\r\n", b"\n").removesuffix(b"\r") if b"\r" in block else block
 
 
 def _pread(fd: int, count: int, offset: int) -> bytes:
