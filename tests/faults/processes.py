@@ -1,0 +1,38 @@
+"""Looks at this machine's processes, for tests of what must not be left running."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def running(words: str) -> list[int]:
+    """Return the processes, zombies aside, whose command line holds ``words``."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+        except OSError:
+            continue
+        if words.encode() in command and int(entry.name) != os.getpid():
+            found.append(int(entry.name))
+    return found
+
+
+def children_of(parent: int) -> dict[int, str]:
+    """Return a process's children by id, each with the letter of its state (``Z``: a zombie)."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            state, ppid = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(ppid) == parent:
+            found[int(entry.name)] = state
+    return found
+
+
+def memory_bytes() -> int:
+    """Return how much memory this process, with the server and the clients in it, occupies."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
