@@ -17,12 +17,11 @@ _DEFINE = f'descartes-fast() {{ {COMMAND[0]} -m descartes_fast "$@"; }}\n'
 
 def _offered(line: str, **environment: str) -> list[str]:
     """Return what bash offers for the last word of a line."""
-    *_, last = words = line.split(" ")
     program = (
         _DEFINE
         + script(build_parser(), "bash")
-        + f"COMP_WORDS=({' '.join(words[:-1])} '{last}'); COMP_CWORD={len(words) - 1}\n"
-        + '_descartes_fast; printf "%s\\n" "${COMPREPLY[@]}"\n'
+        + f"COMP_LINE='{line}'; COMP_POINT={len(line)}\n"
+        + '_descartes_fast; printf "%s\\n" ${COMPREPLY[@]+"${COMPREPLY[@]}"}\n'
     )
     done = subprocess.run(
         ["bash", "--norc", "-u", "-c", program],
@@ -38,24 +37,40 @@ def _offered(line: str, **environment: str) -> list[str]:
 
 def test_bash_offers_commands() -> None:
     assert _offered("descartes-fast pa") == ["pause"]
-    assert {"spawn", "ps", "--endpoint"} <= set(_offered("descartes-fast "))
+    assert {"spawn", "ps"} <= set(_offered("descartes-fast "))
+    assert _offered("descartes-fast --end") == ["--endpoint"]
 
 
 def test_bash_offers_a_commands_options_also_after_global_ones() -> None:
     assert _offered("descartes-fast logs --ta") == ["--tail"]
-    assert _offered("descartes-fast --endpoint x logs --std") == ["--stderr"]
+    url = "tcp://127.0.0.1:5555"
+    assert _offered(f"descartes-fast --endpoint {url} logs --std") == ["--stderr"]
+    assert _offered(f"descartes-fast --endpoint={url} logs --std") == ["--stderr"]
 
 
 def test_bash_offers_an_options_choices() -> None:
     assert _offered("descartes-fast ps --status pa") == ["paused"]
     assert _offered("descartes-fast query --stream ") == ["stdout", "stderr", "both"]
     assert _offered("descartes-fast completion z") == ["zsh"]
+    assert _offered("descartes-fast query --stream=b") == ["both"]
 
 
-def test_bash_offers_ids_of_agents(cli: CommandLine) -> None:
-    agent_id = cli.ended("true")
-    offered = _offered(f"descartes-fast stop {agent_id[:3]}", DESCARTES_FAST_ENDPOINT=cli.endpoint)
-    assert offered == [agent_id]
+def test_bash_offers_backends_and_signals() -> None:
+    assert {"claude", "codex", "gemini"} <= set(_offered("descartes-fast spawn --backend "))
+    assert _offered("descartes-fast spawn --backend cod") == ["codex"]
+    assert _offered("descartes-fast signal SIGTE") == ["SIGTERM"]
+
+
+def test_bash_offers_ids_of_the_agents_a_command_is_for(cli: CommandLine) -> None:
+    ended, running = cli.ended("true"), cli.spawn("sleep 60")
+    here = f"descartes-fast --endpoint {cli.endpoint}"
+    assert sorted(_offered(f"{here} logs ")) == sorted([ended, running])
+    assert _offered(f"{here} status {ended[:9]}") == [ended]
+    assert _offered(f"{here} stop ") == [running]
+    assert _offered(f"{here} signal SIGTERM ") == [running]
+    assert _offered("descartes-fast stop ", DESCARTES_FAST_ENDPOINT=cli.endpoint) == [running]
+    assert _offered(f"descartes-fast kill --endpoint={cli.endpoint} ") == [running]
+    cli("kill", running)
 
 
 def test_bash_offers_nothing_and_no_noise_without_a_server() -> None:

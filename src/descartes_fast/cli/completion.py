@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["add_commands", "script"]
 
 _AGENT = ("agent", "agents")  # the arguments that take ids of agents
+_FOR_THE_LIVING = ("attach", "kill", "pause", "resume", "signal", "stop", "write")
 
 
 def add_commands(commands: Commands, shared: Parser) -> None:
@@ -58,32 +60,60 @@ def _options(parser: ArgumentParser) -> Iterator[argparse.Action]:
 
 
 def _takes_agents(parser: ArgumentParser) -> bool:
-    return any(action.dest in _AGENT for action in parser._actions if not action.option_strings)
+    return any(action.dest in _AGENT for action in _positionals(parser))
 
 
-def _words(parser: ArgumentParser) -> list[str]:
-    """Return what may stand after a command, without ids: options and fixed choices."""
-    words = [option for action in _options(parser) for option in action.option_strings]
-    for action in parser._actions:
-        if not action.option_strings and action.choices and action.dest != argparse.SUPPRESS:
-            words += [str(choice) for choice in action.choices]
-    return words
+def _positionals(parser: ArgumentParser) -> list[argparse.Action]:
+    return [action for action in parser._actions if not action.option_strings]
 
 
+def _offers(action: argparse.Action) -> list[str]:
+    """Return the words that an argument may be, as far as they are known beforehand."""
+    if action.dest == "backend":
+        from ..server.builtin_backends import BUILTIN_BACKENDS
+
+        return sorted(BUILTIN_BACKENDS)
+    if action.dest == "signal":
+        return [number.name for number in signal.Signals]
+    if isinstance(action, argparse._SubParsersAction):
+        return []
+    return [str(choice) for choice in action.choices or ()]
+
+
+def _words(parser: ArgumentParser) -> str:
+    """Return a command's options."""
+    return " ".join(option for action in _options(parser) for option in action.option_strings)
+
+
+# The words of the line are read from the line itself: bash's own are cut at each : and =.
 _BASH = """\
-_descartes_fast_offer() {{
-    COMPREPLY=($(compgen -W "$1" -- "${{COMP_WORDS[COMP_CWORD]}}"))
-}}
 _descartes_fast() {{
-    local word="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}"
-    local command="" words="" ids="" index
-    for ((index = 1; index < COMP_CWORD; index++)); do
-        case "${{COMP_WORDS[index]}}" in
-            {valued}) ((index++)) ;;
+    local line="${{COMP_LINE:0:COMP_POINT}}" word="" before="" command="" place=0
+    local options="" words="" ids="" server=()
+    line="${{line#*[[:blank:]]}}"
+    while [[ "$line" == *[[:blank:]]* ]]; do
+        word="${{line%%[[:blank:]]*}}"
+        line="${{line#*[[:blank:]]}}"
+        [[ -n "$word" ]] || continue
+        case "$before" in
+            --endpoint|--config) server+=("$before" "$word") ;;
+        esac
+        case "$before" in
+            {valued}) before="" ; continue ;;
+        esac
+        before="$word"
+        case "$word" in
+            --endpoint=*|--config=*) server+=("$word") ;;
             -*) ;;
-            *) command="${{COMP_WORDS[index]}}"; break ;;
+            *) if [[ -z "$command" ]]; then command="$word"; else ((place += 1)); fi ;;
         esac
     done
+    word="$line"
+    if [[ "$word" == --*=* ]]; then
+        before="${{word%%=*}}"
+        word="${{word#*=}}"
+    fi
+    COMPREPLY=()
     case "$command $before" in
 {values}
     esac
@@ -92,13 +122,20 @@ _descartes_fast() {{
         {valued}) return ;;
     esac
     case "$command" in
-        "") words="{top}" ;;
+        "") words="{top}" options="{top_options}" ;;
 {cases}
     esac
-    if [[ -n "$ids" && "$word" != -* ]]; then
-        words="$words $(descartes-fast --timeout 1 ps --quiet 2>/dev/null)"
+    case "$command $place" in
+{places}
+    esac
+    if [[ "$word" == -* ]]; then
+        words="$options"
+    elif [[ -n "$ids" ]]; then
+        words="$(descartes-fast ${{server[@]+"${{server[@]}}"}} --timeout 1 $ids 2>/dev/null)"
+    elif [[ -z "$words" ]]; then
+        words="$options"
     fi
-    _descartes_fast_offer "$words"
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
 }}
 complete -F _descartes_fast descartes-fast
 """
@@ -117,22 +154,32 @@ def _bash(parser: ArgumentParser) -> str:
             valued.update(action.option_strings)
             if action.metavar in ("FILE", "DIR"):
                 files.update(action.option_strings)
-            if action.choices:
+            if offers := " ".join(_offers(action)):
                 patterns = "|".join(f'"{name} {option}"' for option in action.option_strings)
-                choices = " ".join(map(str, action.choices))
-                values.append(f'        {patterns}) _descartes_fast_offer "{choices}"; return ;;')
+                found = f'COMPREPLY=($(compgen -W "{offers}" -- "$word"))'
+                values.append(f"        {patterns}) {found}; return ;;")
     cases = []
+    places = []
     for name, (sub, _) in commands.items():
-        ids = "yes" if _takes_agents(sub) else ""
-        cases.append(f'        {name}) words="{" ".join(_words(sub))}" ids="{ids}" ;;')
-    top = [*commands, *(option for action in _options(parser) for option in action.option_strings)]
+        ids = _ids(name) if _takes_agents(sub) else ""
+        cases.append(f'        {name}) options="{_words(sub)}" ids="{ids}" ;;')
+        for place, action in enumerate(_positionals(sub)):
+            if offers := " ".join(_offers(action)):
+                places.append(f'        "{name} {place}") words="{offers}" ids="" ;;')
     return _BASH.format(
         valued="|".join(sorted(valued)),
         files="|".join(sorted(files)),
         values="\n".join(values),
-        top=" ".join(top),
+        top=" ".join(commands),
+        top_options=_words(parser),
         cases="\n".join(cases),
+        places="\n".join(places),
     )
+
+
+def _ids(command: str) -> str:
+    """Return the command that lists the agents another command is for."""
+    return "ps --quiet --active" if command in _FOR_THE_LIVING else "ps --quiet"
 
 
 def _zsh(parser: ArgumentParser) -> str:
@@ -140,10 +187,27 @@ def _zsh(parser: ArgumentParser) -> str:
     return "autoload -U +X bashcompinit && bashcompinit\n" + _bash(parser)
 
 
+_FISH = """\
+function __descartes_fast_agents
+    set -l words (commandline -opc)
+    set -l server
+    for at in (seq (count $words))
+        switch $words[$at]
+            case '--endpoint=*' '--config=*'
+                set -a server $words[$at]
+            case --endpoint --config
+                set -a server $words[$at] $words[(math $at + 1)]
+        end
+    end
+    descartes-fast $server --timeout 1 $argv 2>/dev/null
+end
+complete -c descartes-fast -f
+"""
+
+
 def _fish(parser: ArgumentParser) -> str:
     commands = _commands(parser)
     lines = [
-        "complete -c descartes-fast -f",
         *(
             f"complete -c descartes-fast -n __fish_use_subcommand -a {name} -d {_quoted(words)}"
             for name, (_, words) in commands.items()
@@ -154,13 +218,12 @@ def _fish(parser: ArgumentParser) -> str:
         condition = f"'__fish_seen_subcommand_from {name}'"
         lines += _fish_options(sub, condition)
         if _takes_agents(sub):
-            ids = "'(descartes-fast --timeout 1 ps --quiet 2>/dev/null)'"
+            ids = f"'(__descartes_fast_agents {_ids(name)})'"
             lines.append(f"complete -c descartes-fast -n {condition} -a {ids}")
-        for action in sub._actions:
-            if not action.option_strings and action.choices:
-                choices = _quoted(" ".join(map(str, action.choices)))
-                lines.append(f"complete -c descartes-fast -n {condition} -a {choices}")
-    return "\n".join(lines) + "\n"
+        for action in _positionals(sub):
+            if offers := " ".join(_offers(action)):
+                lines.append(f"complete -c descartes-fast -n {condition} -a {_quoted(offers)}")
+    return _FISH + "\n".join(lines) + "\n"
 
 
 def _fish_options(parser: ArgumentParser, condition: str) -> Iterator[str]:
@@ -168,8 +231,8 @@ def _fish_options(parser: ArgumentParser, condition: str) -> Iterator[str]:
         line = f"complete -c descartes-fast -n {condition}"
         for option in action.option_strings:
             line += f" -l {option[2:]}" if option.startswith("--") else f" -s {option[1:]}"
-        if action.choices:
-            line += f" -x -a {_quoted(' '.join(map(str, action.choices)))}"
+        if offers := " ".join(_offers(action)):
+            line += f" -x -a {_quoted(offers)}"
         elif action.nargs != 0:
             line += " -r -F" if action.metavar in ("FILE", "DIR") else " -x"
         if action.help:

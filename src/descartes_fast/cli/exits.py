@@ -22,8 +22,9 @@ exit codes:
   124  no answer, or no end, in the time given
   125  no connection to the server
   130  ended by Ctrl-C
-  spawn --wait, spawn --follow, attach and wait exit as the agent did: its own code,
-  or 128 and the number of the signal that ended it; for several agents 1 if one failed
+  spawn --wait, spawn --follow, attach and wait exit as the agent did: its own
+  code, or 128 and the number of the signal that ended it; for several agents
+  1 if one of them failed
 """
 
 
