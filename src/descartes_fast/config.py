@@ -11,13 +11,21 @@ from __future__ import annotations
 
 import os
 import tomllib
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+from .config_checks import (
+    check_endpoint,
+    check_numbers,
+    check_texts,
+    check_types,
+    expected,
+    is_server_name,
+    options_of,
+)
 from .errors import UsageError
 
 __all__ = ["BackendConfig", "ZmqRunnerConfig", "ZmqServerConfig", "load_toml"]
@@ -25,7 +33,10 @@ __all__ = ["BackendConfig", "ZmqRunnerConfig", "ZmqServerConfig", "load_toml"]
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
 
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_TABLES = ("zmq_server", "zmq_runner", "backends")
+
+MAX_GRACE_SECS = 3600.0
+"""The longest that a stop waits before it kills."""
 
 StdinPolicy = Literal["null", "pipe", "close-after-task"]
 PausePolicy = Literal["forced", "cooperative"]
@@ -90,19 +101,21 @@ class ZmqRunnerConfig(_Loadable):
     server_id: str | None = None
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _check_endpoint("endpoint", self.endpoint)
-        if self.pub_endpoint is not None:
-            _check_endpoint("pub_endpoint", self.pub_endpoint)
-        for name in (
-            "connection_timeout_secs",
-            "request_timeout_secs",
-            "reconnect_delay_secs",
-            "heartbeat_interval_secs",
-        ):
-            _check_positive(name, getattr(self, name))
-        if self.max_reconnect_attempts < 0:
-            raise UsageError("max_reconnect_attempts must not be negative")
+        check_types(self)
+        check_endpoint("endpoint", self.endpoint)
+        check_endpoint("pub_endpoint", self.pub_endpoint)
+        check_texts(self)
+        check_numbers(
+            self,
+            above_zero={
+                "connection_timeout_secs",
+                "request_timeout_secs",
+                "reconnect_delay_secs",
+                "heartbeat_interval_secs",
+            },
+            endless={"connection_timeout_secs", "request_timeout_secs"},
+            most={"reconnect_delay_secs": 86_400},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +163,9 @@ class BackendConfig:
     stop_grace_secs: float | None = None
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
+        check_texts(self)
+        check_numbers(self, most={"stop_grace_secs": MAX_GRACE_SECS})
         if self.command is not None and (not self.command or not isinstance(self.command[0], str)):
             raise UsageError("a backend's command must begin with the program's name")
 
@@ -204,32 +219,26 @@ class ZmqServerConfig(_Loadable):
     backends: Mapping[str, BackendConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _check_endpoint("endpoint", self.endpoint)
-        _check_endpoint("pub_endpoint", self.pub_endpoint)
-        if self.advertise_pub is not None:
-            _check_endpoint("advertise_pub", self.advertise_pub)
-        for name in (
-            "max_agents",
-            "status_update_interval_secs",
-            "request_timeout_secs",
-            "output_limit_bytes",
-            "state_limit_bytes",
-            "max_clients",
-            "client_queue_bytes",
-        ):
-            _check_positive(name, getattr(self, name))
-        for name in (
-            "stop_grace_secs",
-            "disk_reserve_bytes",
-            "fd_reserve",
-            "retain_agents",
-            "retain_secs",
-            "replay_bytes",
-            "replay_secs",
-        ):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} must not be negative")
+        check_types(self)
+        check_endpoint("endpoint", self.endpoint)
+        check_endpoint("pub_endpoint", self.pub_endpoint)
+        check_endpoint("advertise_pub", self.advertise_pub)
+        check_texts(self)
+        if self.server_id is not None and not is_server_name(self.server_id):
+            raise UsageError("server_id must be 1 to 255 printable characters")
+        check_numbers(
+            self,
+            above_zero={
+                "max_agents",
+                "status_update_interval_secs",
+                "request_timeout_secs",
+                "output_limit_bytes",
+                "state_limit_bytes",
+                "max_clients",
+                "client_queue_bytes",
+            },
+            most={"stop_grace_secs": MAX_GRACE_SECS},
+        )
 
     @classmethod
     def _from_document(cls, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,16 +263,26 @@ class ZmqServerConfig(_Loadable):
 
 
 def load_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return a TOML file's tables. Raises ``UsageError`` if it cannot be read or parsed."""
+    """Return a TOML file's tables.
+
+    Raises ``UsageError`` if it cannot be read or parsed, or has a table that nobody reads.
+    """
     try:
         with open(path, "rb") as file:
-            return tomllib.load(file)
+            document = tomllib.load(file)
     except OSError as error:
         raise UsageError(
             f"cannot read the configuration {os.fspath(path)}: {error.strerror}"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the configuration {os.fspath(path)} is not TOML: {error}") from None
+    for name in document:
+        if name not in _TABLES:
+            raise UsageError(
+                f"the configuration {os.fspath(path)} has no use for [{name}]; "
+                "there are [zmq_server], [zmq_runner] and [backends.NAME]"
+            )
+    return document
 
 
 def _checked_table(cls: type, table_name: str, table: Any) -> dict[str, Any]:
@@ -297,7 +316,7 @@ def _from_environment(cls: type, prefix: str, environ: Mapping[str, str]) -> dic
 
 
 def _parsed(variable: str, hint: Any, text: str) -> Any:
-    options = _options(hint)
+    options = options_of(hint)
     try:
         if bool in options:
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
@@ -308,67 +327,5 @@ def _parsed(variable: str, hint: Any, text: str) -> Any:
         if float in options:
             return float(text)
     except (ValueError, KeyError):
-        raise UsageError(f"{variable} must be {_expected(hint)}, not {text!r}") from None
+        raise UsageError(f"{variable} must be {expected(hint)}, not {text!r}") from None
     return text
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return typing.get_args(hint)
-    return (hint,)
-
-
-def _check_types(config: Any) -> None:
-    """Refuse a value whose type is not its field's, naming the field."""
-    hints = typing.get_type_hints(type(config))
-    for entry in fields(config):
-        hint, value = hints[entry.name], getattr(config, entry.name)
-        if not any(_fits(value, option) for option in _options(hint)):
-            raise UsageError(f"{entry.name} must be {_expected(hint)}, not {value!r}")
-
-
-def _expected(hint: Any) -> str:
-    """Say in words what a field takes."""
-    words = []
-    for option in _options(hint):
-        origin = typing.get_origin(option)
-        if origin is Literal:
-            words += [f'"{choice}"' for choice in typing.get_args(option)]
-        elif origin is tuple:
-            words.append("an array")
-        elif origin is not None:
-            words.append("a table")
-        elif option is not types.NoneType:
-            words.append(_KINDS[option])
-    return " or ".join(words)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin = typing.get_origin(hint)
-    arguments = typing.get_args(hint)
-    if origin is Literal:
-        return value in arguments
-    if origin is tuple:
-        return isinstance(value, tuple) and all(
-            any(_fits(entry, option) for option in _options(arguments[0])) for entry in value
-        )
-    if origin is not None and issubclass(origin, Mapping):
-        return isinstance(value, Mapping) and all(
-            _fits(key, arguments[0]) and _fits(entry, arguments[1]) for key, entry in value.items()
-        )
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise UsageError(f"{name} must be above zero")
-
-
-def _check_endpoint(name: str, endpoint: str) -> None:
-    scheme, separator, rest = endpoint.partition("://")
-    if not separator or scheme not in ("tcp", "ipc", "inproc") or not rest:
-        raise UsageError(f"{name} must be tcp://HOST:PORT or ipc://PATH, not {endpoint!r}")

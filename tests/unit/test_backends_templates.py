@@ -123,6 +123,7 @@ def test_template_passes_on_pause_limits_and_grace() -> None:
         (("tool",), {"tool_levels": {"a": ("b",)}}, "no {tool_level}"),
         (("tool",), {"limits": {"nofiles": 1}}, "no resource limit 'nofiles'"),
         (("tool",), {"limits": {"nofile": -1}}, "negative"),
+        (("tool",), {"limits": {"as": 99_999_999_999_999_999_999}}, "below"),
         (("tool",), {"environment": ("A=B",)}, "'A=B' is not the name"),
         (("tool",), {"client_environment": ("*X",)}, "is not the name"),
         (("tool",), {"set_environment": {"A=B": "x"}}, "cannot be an environment variable"),

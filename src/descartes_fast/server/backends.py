@@ -287,8 +287,9 @@ def _checked_limits(backend: str, limits: Mapping[str, int]) -> Mapping[str, int
     for name, value in limits.items():
         if not name.islower() or not hasattr(resource, f"RLIMIT_{name.upper()}"):
             raise UsageError(f"backend {backend!r}: there is no resource limit {name!r}")
-        if value < 0:
-            raise UsageError(f"backend {backend!r}: the limit {name!r} must not be negative")
+        if not 0 <= value < 2**63:
+            wrong = "not be negative" if value < 0 else "be below 2^63"
+            raise UsageError(f"backend {backend!r}: the limit {name!r} must {wrong}")
     return dict(limits)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .._core import PauseMode
+from ..config import MAX_GRACE_SECS
 from ..errors import InvalidContext
 
 __all__ = [
@@ -26,7 +27,6 @@ Encoding = Literal["bytes", "base64", "text"]
 MAX_ARRAY_BYTES = 64 * 1024  # one element a byte: bounded more tightly than a string
 MAX_READ_BYTES = 1024 * 1024
 DEFAULT_READ_BYTES = 64 * 1024
-MAX_GRACE_SECS = 3600.0
 MAX_QUERY_LINES = 10_000
 DEFAULT_QUERY_LINES = 100
 
