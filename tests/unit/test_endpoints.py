@@ -28,6 +28,7 @@ def folder() -> Iterator[Path]:
         ("tcp://127.8.9.1:0", "tcp://127.8.9.1:0"),
         ("tcp://[::1]:5555", "tcp://[::1]:5555"),
         ("tcp://127.0.0.1:*", "tcp://127.0.0.1:*"),
+        ("tcp://[::ffff:127.0.0.1]:5555", "tcp://127.0.0.1:5555"),
         ("ipc:///tmp/x.sock", "ipc:///tmp/x.sock"),
     ],
 )
@@ -60,6 +61,8 @@ def test_endpoint_beyond_this_machine_is_refused_unless_insecure(endpoint: str) 
         "tcp://127.0.0.1:70000",
         "tcp://no-such-host.invalid:1",
         "tcp://127.0.0.1;eth0:1",
+        "tcp://:1",
+        "ipc:///tmp/a\0b",
         "ipc://@abstract",
         "ipc://*",
         "ipc:///tmp/" + "x" * 120,
@@ -68,6 +71,13 @@ def test_endpoint_beyond_this_machine_is_refused_unless_insecure(endpoint: str) 
 def test_endpoint_that_cannot_be_a_servers_is_refused(endpoint: str) -> None:
     with pytest.raises(UsageError):
         checked_endpoint(endpoint, insecure=False)
+
+
+def test_refusal_says_which_part_is_missing() -> None:
+    with pytest.raises(UsageError, match="no host in"):
+        checked_endpoint("tcp://:1", insecure=False)
+    with pytest.raises(UsageError, match="no port in"):
+        checked_endpoint("tcp://127.0.0.1", insecure=False)
 
 
 def test_claim_makes_the_directory_private_and_leaves_nothing(folder: Path) -> None:

@@ -39,7 +39,8 @@ def checked_endpoint(endpoint: str, *, insecure: bool) -> str:
         raise UsageError(f"a server binds tcp:// or ipc://, not {endpoint!r}")
     host, separator, port = rest.rpartition(":")
     if not separator or not host:
-        raise UsageError(f"no port in {endpoint!r}: tcp://HOST:PORT, port 0 for any")
+        missing = "host" if separator else "port"
+        raise UsageError(f"no {missing} in {endpoint!r}: tcp://HOST:PORT, port 0 for any")
     if port != "*" and not (port.isascii() and port.isdigit() and int(port) < 65536):
         raise UsageError(f"no such port: {endpoint!r}")
     address = _address(endpoint, host.strip("[]"), insecure=insecure)
@@ -108,6 +109,8 @@ class IpcClaim:
 
 
 def _checked_path(endpoint: str, text: str) -> str:
+    if "\0" in text:
+        raise UsageError(f"an ipc path cannot hold a NUL: {endpoint!r}")
     if text.startswith(("@", "*")):
         raise UsageError(f"{endpoint!r} has no place in the file system that could protect it")
     path = os.path.abspath(text)
@@ -130,7 +133,16 @@ def _address(endpoint: str, host: str, *, insecure: bool) -> str:
             return host  # the name of a network interface, perhaps: libzmq knows
         raise UsageError(f"cannot resolve the host of {endpoint!r}") from None
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-    return str(found[0][4][0])
+    return _without_mapping(str(found[0][4][0]))
+
+
+def _without_mapping(address: str) -> str:
+    """Return the IPv4 address that an IPv6 one may stand for (``::ffff:127.0.0.1``)."""
+    with contextlib.suppress(ValueError):
+        mapped = getattr(ipaddress.ip_address(address.partition("%")[0]), "ipv4_mapped", None)
+        if mapped is not None:
+            return str(mapped)
+    return address
 
 
 def _is_loopback(address: str) -> bool:
