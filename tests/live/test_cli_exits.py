@@ -45,6 +45,14 @@ def test_wrong_usage_is_one_line_and_exit_2(words: list[str]) -> None:
     assert done.stdout == b""
 
 
+def test_a_command_there_is_not_is_told_the_nearest() -> None:
+    assert _run("pasue").stderr == (
+        b"descartes-fast: there is no command 'pasue'; did you mean pause? "
+        b"(see descartes-fast --help)\n"
+    )
+    assert b"did you mean" not in _run("frob").stderr
+
+
 def test_no_server_is_one_line_and_exit_125(tmp_path: Path) -> None:
     began = time.monotonic()
     done = _run("--timeout", "0.3", "ps", "--endpoint", f"ipc://{tmp_path}/none")

@@ -68,8 +68,24 @@ def test_watch_shows_a_clock_and_a_short_id(cli: CommandLine) -> None:
     cli("wait", agent_id)
     code, seen = cli.on_terminal("watch", agent_id)
     assert code == 0
-    assert f"  {agent_id[:8]}  failed" in seen
-    assert "exit_code=3" in seen
+    (line,) = _rows(seen)
+    assert line.split()[1:] == [agent_id[:8], "failed", "exit", "3"]
+
+
+def test_ctrl_c_leaves_the_line(cli: CommandLine) -> None:
+    ours, theirs = pty.openpty()
+    environment = clean_environment(DESCARTES_FAST_ENDPOINT=cli.endpoint, TERM="xterm")
+    agent_id = cli.spawn("sleep 60")
+    with subprocess.Popen(
+        [*COMMAND, "watch"], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    ) as watching:
+        os.close(theirs)
+        assert agent_id[:8].encode() in os.read(ours, 4096)
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(timeout=20) == 130
+        assert os.read(ours, 4096) == b"\r\n"
+        os.close(ours)
+    cli("kill", agent_id)
 
 
 def test_spawn_many_shows_its_progress(cli: CommandLine) -> None:

@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse: --help, --version, a wrong argument
         return stop.code if isinstance(stop.code, int) else exits.USAGE
     except KeyboardInterrupt:
+        screen.leave_line()
         return exits.INTERRUPTED
     except BrokenPipeError:
         screen.silence_stdout()

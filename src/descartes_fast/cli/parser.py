@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from importlib.metadata import version
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from . import (
     completion,
@@ -25,7 +26,14 @@ _GROUPS = (serving, spawning, inspecting, controlling, output, watching, demo, c
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line."""
+    """An argument parser whose complaints are one line, and a short one."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            near = difflib.get_close_matches(value, action.choices, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise argparse.ArgumentError(None, f"there is no command {value!r}{hint}")
+        super()._check_value(action, value)
 
     def error(self, message: str) -> NoReturn:
         self.exit(exits.USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")

@@ -32,6 +32,7 @@ __all__ = [
     "is_terminal",
     "json_document",
     "json_line",
+    "leave_line",
     "line",
     "prepare",
     "short",
@@ -135,6 +136,13 @@ def complain(words: str) -> None:
     """Print one line about an error on stderr, if that takes it."""
     with contextlib.suppress(OSError):
         print(f"descartes-fast: {clean(words)}", file=sys.stderr, flush=True)
+
+
+def leave_line() -> None:
+    """Leave the line on which a terminal shows ``^C``."""
+    with contextlib.suppress(OSError):
+        if sys.stderr.isatty():
+            print(file=sys.stderr, flush=True)
 
 
 def write_stdout(data: bytes) -> None:

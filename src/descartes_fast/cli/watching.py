@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from .._core import StatusUpdate, StatusUpdateType, to_builtins
 from . import exits, screen
@@ -55,15 +56,29 @@ def _show(update: StatusUpdate, *, as_json: bool) -> None:
         screen.json_line(to_builtins(update))
         return
     data = update.data if isinstance(update.data, dict) else {}
-    facts = " ".join(
+    status = update.status.value if update.status else update.update_type.value
+    if screen.is_terminal():
+        time = f"{update.timestamp.astimezone():%H:%M:%S}"
+        words = _news(update, data)
+        screen.line(f"{time}  {screen.short(update.agent_id)}  {status:<17} {words}".rstrip())
+    else:
+        words = " ".join(filter(None, (update.message, _facts(data))))
+        screen.line(update.timestamp.isoformat(), str(update.agent_id), status, words)
+
+
+def _news(update: StatusUpdate, data: Mapping[str, Any]) -> str:
+    """Return what an update says to a person: of an end how it came, else what it holds."""
+    if update.status is None or not update.status.is_terminal:
+        return " ".join(filter(None, (update.message, _facts(data))))
+    exit_code, signal = data.get("exit_code"), data.get("signal")
+    if exit_code is None and signal is None:
+        return update.message or ""
+    return exits.outcome(exit_code, signal)
+
+
+def _facts(data: Mapping[str, Any]) -> str:
+    return " ".join(
         f"{name}={value}"
         for name, value in data.items()
         if name not in ("seq", "snapshot") and value is not None
     )
-    words = " ".join(filter(None, (update.message, facts)))
-    status = update.status.value if update.status else update.update_type.value
-    if screen.is_terminal():
-        time = f"{update.timestamp.astimezone():%H:%M:%S}"
-        screen.line(f"{time}  {screen.short(update.agent_id)}  {status:<17} {words}".rstrip())
-    else:
-        screen.line(update.timestamp.isoformat(), str(update.agent_id), status, words)
