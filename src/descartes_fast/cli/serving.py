@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from argparse import SUPPRESS, Namespace
 from dataclasses import fields
 from typing import TYPE_CHECKING
@@ -53,15 +52,11 @@ async def _serve(arguments: Namespace) -> int:
     given = {entry.name: getattr(arguments, entry.name, None) for entry in fields(ZmqServerConfig)}
     config = ZmqServerConfig.load(config_path(arguments), **given)
     server = ZmqAgentServer(config)
-    await server.start()
-    serving = asyncio.create_task(server.serve_forever())
-    try:
-        await asyncio.sleep(0)  # from here on a signal ends it in order
+
+    def announce() -> None:
         _announce(server.endpoint, server.pub_endpoint, server.server_id, as_json=arguments.json)
-        await serving
-    finally:
-        await server.aclose()
-        await asyncio.wait([serving])
+
+    await server.serve_forever(on_started=announce)
     return exits.OK
 
 

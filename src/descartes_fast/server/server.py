@@ -41,6 +41,7 @@ class ZmqAgentServer:
         self._stack = AsyncExitStack()
         self._parts: Parts | None = None
         self._started = False
+        self._starting: asyncio.Future[None] | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
@@ -99,18 +100,20 @@ class ZmqAgentServer:
             await self._stack.aclose()
             raise
 
-    async def serve_forever(self) -> None:
+    async def serve_forever(self, *, on_started: Callable[[], None] | None = None) -> None:
         """Run until SIGTERM, SIGINT or :meth:`aclose`; then close. A second signal kills,
         a third one does not wait for the keeper.
 
-        Starts the server unless it is started. The signals' handlers are put back at the end;
-        outside of the main thread there are none.
+        Starts the server unless it is started, and calls ``on_started`` when it takes requests; a
+        signal that comes earlier gives the start up. The signals' handlers are put back at the
+        end; outside of the main thread there are none.
         """
         with _signal_handlers(self._on_signal):
             try:
-                if not self._started:
-                    await self.start()
-                await self._stopping.wait()
+                if self._started or await self._start_unless_signalled():
+                    if on_started is not None:
+                        on_started()
+                    await self._stopping.wait()
             finally:
                 await self.aclose()
 
@@ -138,6 +141,19 @@ class ZmqAgentServer:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    async def _start_unless_signalled(self) -> bool:
+        self._starting = asyncio.ensure_future(self.start())
+        try:
+            await asyncio.wait({self._starting})
+        finally:
+            if not self._starting.done():  # who serves is cancelled, not the server by a signal
+                self._starting.cancel()
+                await asyncio.wait({self._starting})
+        if self._starting.cancelled():
+            return False
+        self._starting.result()
+        return True
 
     async def _close(self, parts: Parts) -> None:
         try:
@@ -184,6 +200,8 @@ class ZmqAgentServer:
     def _on_signal(self) -> None:
         if self._stopping.is_set():
             self._hurry.set()
+        elif self._starting is not None:
+            self._starting.cancel()
         self._stopping.set()
 
     def _built(self) -> Parts:
