@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 import zmq
 
 from descartes_fast import (
     AgentConfig,
+    AgentTimeout,
     CommandResponse,
     HealthCheckRequest,
     HealthCheckResponse,
     ListAgentsRequest,
     SpawnRequest,
     SpawnResponse,
+    connect,
     deserialize_zmq_message,
     serialize_zmq_message,
 )
+from faults.processes import running
 from raw_peers import command_of, new_id, peer, raw_socket
 
 if TYPE_CHECKING:
@@ -112,6 +116,25 @@ async def test_relaxed_req_that_repeats_gets_its_reply_and_no_stale_one(
         assert listed.request_id == "list"
         assert [info.id for info in listed.agents] == [response.agent_info.id]
     assert server.statistics().spawns == 1
+    assert server.statistics().replayed == 1
+
+
+async def test_client_that_repeats_a_spawn_under_its_id_gets_the_one_process(
+    start_server: StartServer,
+) -> None:
+    server = await start_server(endpoint="tcp://127.0.0.1:0")
+    config = AgentConfig(model_backend="sh", task=f"exec sleep 60.{uuid4().int % 10**12:012}")
+    async with proxy_of(server) as proxy, connect(proxy.endpoint) as client:
+        proxy.drops = True
+        with pytest.raises(AgentTimeout):
+            await client.spawn_remote(config, timeout_secs=0.5, request_id="the spawn")
+        async with asyncio.timeout(10):
+            await proxy.dropped.wait()
+        proxy.drops = False
+        agent = await client.spawn_remote(config, timeout_secs=0.5, request_id="the spawn")
+        assert [info.id for info in await client.list_remote_agents()] == [agent.id]
+        data = (await client.control_agent(agent, "get_status")).data
+        assert await asyncio.to_thread(running, config.task.removeprefix("exec ")) == [data["pid"]]
     assert server.statistics().replayed == 1
 
 

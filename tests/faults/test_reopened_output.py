@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from descartes_fast import AgentConfig, ZmqClient
 
 # Each task, and what it writes to stdout and stderr. Were these files, each opening would cut
@@ -44,10 +42,9 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("name", TASKS)
-async def test_stream_that_is_opened_anew_loses_nothing(client: ZmqClient, name: str) -> None:
-    task, stdout, stderr = TASKS[name]
-    agent = await client.spawn_remote(AgentConfig(model_backend="sh", task=task))
-    assert (await client.wait_agent(agent, timeout_secs=10)).exit_code == 0
-    assert await client.read_agent_stdout(agent) == (stdout or None)
-    assert await client.read_agent_stderr(agent) == (stderr or None)
+async def test_stream_that_is_opened_anew_loses_nothing(client: ZmqClient) -> None:
+    for name, (task, stdout, stderr) in TASKS.items():
+        agent = await client.spawn_remote(AgentConfig(model_backend="sh", task=task))
+        assert (await client.wait_agent(agent, timeout_secs=10)).exit_code == 0, name
+        assert await client.read_agent_stdout(agent) == (stdout or None), name
+        assert await client.read_agent_stderr(agent) == (stderr or None), name
