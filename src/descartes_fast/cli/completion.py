@@ -88,7 +88,7 @@ def _words(parser: ArgumentParser) -> str:
 # The words of the line are read from the line itself: bash's own are cut at each : and =.
 _BASH = """\
 _descartes_fast() {{
-    local line="${{COMP_LINE:0:COMP_POINT}}" word="" before="" command="" place=0
+    local line="${{COMP_LINE:0:$COMP_POINT}}" word="" before="" command="" place=0
     local options="" words="" ids="" server=()
     line="${{line#*[[:blank:]]}}"
     while [[ "$line" == *[[:blank:]]* ]]; do
