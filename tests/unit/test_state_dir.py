@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import stat
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -39,6 +41,70 @@ def test_server_id_is_made_up_once(tmp_path: Path) -> None:
     second = StateDir(tmp_path / "state")
     assert second.server_id() == name
     second.close()
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff", b"two\nlines", b"x" * 1000])
+def test_server_id_that_is_no_name_is_made_anew(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "server_id").write_bytes(text)
+    state = StateDir(tmp_path)
+    name = state.server_id()
+    assert name == state.server_id()
+    assert len(name) < 256
+    assert name.isprintable()
+    state.close()
+
+
+def test_server_id_is_neither_read_nor_written_through_a_link(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / "server_id").symlink_to(target)
+    state = StateDir(folder)
+    assert state.server_id() != "precious"
+    assert target.read_text() == "precious"
+    state.close()
+
+
+@pytest.mark.parametrize("name", ["agents", "run"])
+@pytest.mark.parametrize("planted", ["link", "file"])
+def test_planted_link_or_file_is_refused_and_what_it_leads_to_stays(
+    tmp_path: Path, name: str, planted: str
+) -> None:
+    outside = tmp_path / "outside"
+    (outside / str(uuid.uuid4())).mkdir(parents=True)
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o777)
+    if planted == "link":
+        (folder / name).symlink_to(outside)
+    else:
+        (folder / name).touch()
+    with pytest.raises(UsageError, match="not a directory of this user"):
+        StateDir(folder)
+    assert len(list(outside.iterdir())) == 1
+    (folder / name).unlink()
+    StateDir(folder).close()
+
+
+def test_directories_that_were_open_to_others_are_closed(tmp_path: Path) -> None:
+    for name in ("agents", "run"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(0o777)
+    state = StateDir(tmp_path)
+    for folder in (state.agents, state.runtime):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    state.close()
+
+
+def test_sockets_of_keepers_that_are_gone_are_removed(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="dfast-") as short:
+        state = StateDir(Path(short))
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(state.runtime / "keeper-12345678.sock"))
+        (state.runtime / "keeper-notes.sock").write_text("no socket")
+        state.remove_leftovers()
+        assert [path.name for path in state.runtime.iterdir()] == ["keeper-notes.sock"]
+        state.close()
 
 
 def test_leftovers_are_removed_but_nothing_else(tmp_path: Path) -> None:

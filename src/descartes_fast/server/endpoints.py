@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import ipaddress
 import os
 import socket
@@ -20,6 +19,7 @@ from pathlib import Path
 import zmq
 
 from ..errors import UsageError
+from .locks import lock_file
 
 __all__ = ["IpcClaim", "bind", "checked_endpoint"]
 
@@ -162,22 +162,12 @@ def _make_directory(directory: Path) -> None:
 
 
 def _locked(lock_path: str, path: str) -> int:
-    """Open and lock the lock file, and see to it that the locked file is the one at its path."""
-    while True:
-        try:
-            lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise UsageError(f"cannot open {lock_path}: {error.strerror}") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise UsageError(f"ipc://{path} belongs to another running server") from None
-        # Its owner may have removed the file between the open and the lock.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock), os.stat(lock_path)):
-                return lock
-        os.close(lock)
+    try:
+        return lock_file(lock_path)
+    except BlockingIOError:
+        raise UsageError(f"ipc://{path} belongs to another running server") from None
+    except OSError as error:
+        raise UsageError(f"cannot lock {lock_path}: {error.strerror}") from None
 
 
 def _remove_stale_socket(path: str) -> None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import socket
+import stat
 import tempfile
 import uuid
 from pathlib import Path
 from uuid import UUID
 
+from ..config_checks import is_server_name
 from ..errors import UsageError
+from .locks import lock_file
 
 __all__ = ["StateDir"]
 
 # The keeper's socket goes into the runtime directory; its name and sun_path's limit.
 _RUNTIME_NAME_BYTES = 40
 _MAX_SOCKET_PATH_BYTES = 107
+_LONGEST_NAME_FILE = 2048
 
 
 class StateDir:
@@ -39,7 +42,7 @@ class StateDir:
                 raise UsageError(f"the state directory {path} belongs to another user")
             path.chmod(0o700)
             self._lock = _locked(path)
-            self.agents.mkdir(mode=0o700, exist_ok=True)
+            _make_private(self.agents)
             self.runtime = self._runtime_directory()
         except OSError as error:
             self.close()
@@ -59,10 +62,15 @@ class StateDir:
         shutil.rmtree(self.agent_directory(agent_id), ignore_errors=True)
 
     def remove_leftovers(self) -> None:
-        """Remove the output of agents of an earlier run; blocks on the disk.
+        """Remove what an earlier run left when it was killed; blocks on the disk.
 
-        Only directories that are named by an id: nothing else there is ours.
+        That is the output of its agents, in directories that are named by an id, and its keepers'
+        sockets: nothing else there is ours.
         """
+        for path in self.runtime.glob("keeper-*.sock"):
+            with contextlib.suppress(OSError):
+                if stat.S_ISSOCK(path.lstat().st_mode):
+                    path.unlink()
         for entry in list(os.scandir(self.agents)):
             with contextlib.suppress(ValueError):
                 UUID(entry.name)
@@ -72,11 +80,13 @@ class StateDir:
     def server_id(self) -> str:
         """Return the name this directory's server goes by, made up once: host name and a number."""
         file = self.path / "server_id"
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            if known := file.read_text("utf-8").strip():
-                return known
+        known = (_read_private(file) or "").strip()
+        if is_server_name(known):
+            return known
         made = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with contextlib.suppress(FileNotFoundError):
+            file.unlink()
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as stream:
             stream.write(made + "\n")
         return made
@@ -93,7 +103,7 @@ class StateDir:
     def _runtime_directory(self) -> Path:
         runtime = self.path / "run"
         if len(os.fsencode(runtime)) + _RUNTIME_NAME_BYTES <= _MAX_SOCKET_PATH_BYTES:
-            runtime.mkdir(mode=0o700, exist_ok=True)
+            _make_private(runtime)
             return runtime
         base = os.environ.get("XDG_RUNTIME_DIR")
         if base is None or len(os.fsencode(base)) + 2 * _RUNTIME_NAME_BYTES > 107:
@@ -103,12 +113,35 @@ class StateDir:
 
 
 def _locked(path: Path) -> int:
-    lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
+        return lock_file(path / "lock")
+    except BlockingIOError:
         raise UsageError(
             f"the state directory {path} is in use by another server; give this one its own"
         ) from None
-    return lock
+
+
+def _make_private(directory: Path) -> None:
+    """Make a directory that only its user can read, or see to it that it is one.
+
+    What is there may have been put there by others while the directory above was open to them.
+    """
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise UsageError(f"{directory} is not a directory of this user")
+    directory.chmod(0o700)
+
+
+def _read_private(file: Path) -> str | None:
+    """Return a file's text; ``None`` if it is not there, is a link, or is no text of ours."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as stream:
+            found = os.fstat(descriptor)
+            if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+                return stream.read(_LONGEST_NAME_FILE).decode()
+    except (OSError, UnicodeDecodeError):
+        pass
+    return None
