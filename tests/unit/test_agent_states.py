@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 
 import pytest
 
@@ -60,12 +61,34 @@ async def test_end_is_called_what_it_is(
     recorder = Recorder()
     agent = running_agent(recorder)
     agent.stop_asked = stop_asked
-    agent.signals_asked = signals
+    for number in signals:
+        agent.signal_asked(number)
     agent.ended(ended(agent, **how))
     assert agent.status.value == status
     assert recorder.updates[-1].message == message
     assert recorder.updates[-1].data["exit_code"] == how.get("exit_code")
     assert recorder.updates[-1].data["signal"] == how.get("signal")
+
+
+async def test_end_by_a_signal_long_after_it_was_asked_for_is_a_failure() -> None:
+    agent = running_agent(Recorder())
+    agent.signal_asked(signal.SIGTERM)
+    long_after_ns = time.time_ns() + 60 * 10**9
+    agent.ended(ended(agent, signal=signal.SIGTERM, ended_at_ns=long_after_ns))
+    assert agent.status is AgentStatus.FAILED
+
+
+async def test_signal_asked_for_during_a_pause_counts_from_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    agent = running_agent(Recorder())
+    agent.paused(PauseMode.FORCED)
+    agent.signal_asked(signal.SIGTERM)
+    later_ns = time.time_ns() + 60 * 10**9
+    monkeypatch.setattr("descartes_fast.server.agent.time.time_ns", lambda: later_ns)
+    agent.resumed()
+    agent.ended(ended(agent, signal=signal.SIGTERM, ended_at_ns=later_ns))
+    assert agent.status is AgentStatus.TERMINATED
 
 
 async def test_end_that_overtakes_the_answer_to_the_launch_is_told_after_the_start() -> None:

@@ -31,6 +31,12 @@ from .output import OutputFile
 
 __all__ = ["KEPT_TASK_CHARACTERS", "Agent", "AgentObserver"]
 
+SIGNAL_COUNTS_SECS = 10
+"""An agent that ends by a signal that long after a client had it sent ended by that request.
+
+Time enough to clean up and die of it; who survived it and is killed by another one later was not.
+"""
+
 KEPT_TASK_CHARACTERS = 4096
 """A longer task is shown by its beginning; the agent gets all of it."""
 
@@ -83,7 +89,7 @@ class Agent:
         self.pause_mode: PauseMode | None = None
         self.pause_noticed = False
         self.stop_asked = False
-        self.signals_asked: set[int] = set()
+        self._signals_asked_ns: dict[int, int] = {}
         self.cursors = {LogStreamType.STDOUT: 0, LogStreamType.STDERR: 0}
         self.pausing = asyncio.Lock()
         self._observer = observer
@@ -179,7 +185,11 @@ class Agent:
         self._change(AgentStatus.PAUSED, {"mode": mode.value})
 
     def resumed(self) -> None:
-        """The agent runs again."""
+        """The agent runs again, and takes the signals that were waiting for that."""
+        now_ns = time.time_ns()
+        for number, asked_ns in self._signals_asked_ns.items():
+            if self.paused_at_ns is not None and asked_ns >= self.paused_at_ns:
+                self._signals_asked_ns[number] = now_ns
         self.paused_at_ns = self.pause_mode = None
         self._change(AgentStatus.RUNNING, {"pid": self.pid})
 
@@ -202,13 +212,20 @@ class Agent:
         self.exit_code = event.exit_code
         self.signal = event.signal
         self.ended_at_ns = event.ended_at_ns
-        asked = self.stop_asked or (event.signal is not None and event.signal in self.signals_asked)
-        if asked:
+        if self.stop_asked or self._was_asked_for(event):
             self._end(AgentStatus.TERMINATED, None)
         elif event.exit_code == 0:
             self._end(AgentStatus.COMPLETED, None)
         else:
             self._end(AgentStatus.FAILED, _reason(event))
+
+    def signal_asked(self, number: int) -> None:
+        """A client has the signal sent: an end by it that soon follows is not a failure."""
+        self._signals_asked_ns[number] = time.time_ns()
+
+    def _was_asked_for(self, event: Ended) -> bool:
+        asked_ns = None if event.signal is None else self._signals_asked_ns.get(event.signal)
+        return asked_ns is not None and event.ended_at_ns - asked_ns <= SIGNAL_COUNTS_SECS * 10**9
 
     def lost(self, reason: str) -> None:
         """The keeper is gone and with it the agent's exit status."""

@@ -229,7 +229,7 @@ class Operations:
         elif number == signal.SIGKILL:
             await self._kill(agent, None, key)
         else:
-            agent.signals_asked.add(number)
+            agent.signal_asked(number)
             await self._keeper.signal(agent.id, number)
         return {"signal_sent": _signal_name(number)}
 
