@@ -8,13 +8,12 @@ from uuid import UUID
 from .._core import StatusUpdate, StatusUpdateType
 from .agent import Agent
 from .publisher import Publisher
+from .refusals import NIL_ID
 
 __all__ = ["StatusFeed"]
 
 OUTPUT_INTERVAL_SECS = 0.1
 """``output_available`` is published at most ten times a second for each agent."""
-
-NIL_ID = UUID(int=0)
 
 
 class StatusFeed:
