@@ -188,7 +188,8 @@ class ZmqServerConfig(_Loadable):
     (``output_policy="trim"``) or the agent waits until they are read (``"wait"``). Spawns
     are refused when the state directory is over ``state_limit_bytes``, or free disk space
     or file descriptors are below their reserves. Ended agents stay listed and readable:
-    the last ``retain_agents``, for ``retain_secs``.
+    the last ``retain_agents``, for ``retain_secs``, the oldest of them only as long as their
+    output takes no more than half of ``state_limit_bytes``.
     """
 
     _table = "zmq_server"

@@ -57,17 +57,27 @@ async def test_below_a_reserve_spawns_are_refused_and_the_server_is_not_healthy(
         assert await listed(asking) == []
 
 
-async def test_output_over_the_limit_of_the_state_directory_stops_spawns(
+async def test_output_over_the_limit_stops_spawns_until_the_oldest_that_ended_gives_room(
     start_server: StartServer,
 ) -> None:
     server = await start_server(state_limit_bytes=1_000_000)
     async with peer(server.endpoint) as asking:
+        first = await asking.spawn("head -c 700000 /dev/zero")
+        await asking.end(first)
+        second = await asking.spawn("head -c 700000 /dev/zero; exec sleep 60")
         async with asyncio.timeout(10):
-            response = await asking.spawn_response("head -c 700000 /dev/zero")
-            while response.agent_info is not None:
-                await asking.end(response.agent_info)
-                response = await asking.spawn_response("head -c 700000 /dev/zero")
+            while (await asking.ask(HealthCheckRequest(request_id=new_id()))).healthy:
+                pass
+        response = await asking.spawn_response("exec sleep 60")
         assert (response.error or "").startswith("busy: the agents' output takes ")
+        await asking.data(second, "kill")
+        await asking.end(second)
+        async with asyncio.timeout(10):
+            while not (await asking.spawn_response("exec sleep 60")).success:
+                pass
+        gone = await asking.control(first, "get_status")
+        assert (gone.error or "").startswith("not_found: ")
+        assert (await asking.data(second, "get_status"))["stdout_bytes"] == 700_000
 
 
 async def test_last_ended_agents_are_kept_and_the_output_of_others_is_removed(

@@ -94,6 +94,7 @@ async def assemble(
         max_agents=config.max_agents,
         retain_agents=config.retain_agents,
         retain_secs=config.retain_secs,
+        retain_bytes=config.state_limit_bytes // 2,  # the rest is for those that run
         on_dropped=lambda agent: remove_output(agent.id),
     )
     publisher = Publisher(bound.publications, counters)

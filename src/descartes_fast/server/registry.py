@@ -19,7 +19,9 @@ __all__ = ["Registry"]
 class Registry:
     """Agents in the order of their spawns.
 
-    ``on_dropped`` is told each agent whose retention is over; its output may be removed then.
+    Of those that ended the last ``retain_agents`` stay, for ``retain_secs``, as long as their
+    output takes ``retain_bytes`` at most; the last one stays whatever it takes. ``on_dropped``
+    is told each agent whose retention is over; its output may be removed then.
     """
 
     def __init__(
@@ -28,17 +30,20 @@ class Registry:
         max_agents: int,
         retain_agents: int,
         retain_secs: float,
+        retain_bytes: int,
         on_dropped: Callable[[Agent], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_agents = max_agents
         self._retain_agents = retain_agents
         self._retain_secs = retain_secs
+        self._retain_bytes = retain_bytes
         self._on_dropped = on_dropped
         self._clock = clock
         self._agents: dict[UUID, Agent] = {}
         self._alive: dict[UUID, Agent] = {}
         self._retired: OrderedDict[UUID, float] = OrderedDict()
+        self._retired_bytes = 0
         self._none_alive = asyncio.Event()
         self._none_alive.set()
 
@@ -53,7 +58,7 @@ class Registry:
         """Forget an agent that never ran."""
         self._agents.pop(agent.id, None)
         self._alive.pop(agent.id, None)
-        self._retired.pop(agent.id, None)
+        self._forget_retired(agent)
         self._note_if_none_alive()
 
     def get(self, agent_id: UUID) -> Agent:
@@ -81,18 +86,21 @@ class Registry:
         """Begin the retention of an agent that has ended, all of which is published."""
         if agent.id in self._agents:
             self._retired[agent.id] = self._clock()
+            self._retired_bytes += _output_bytes(agent)
             self._note_if_none_alive()
             self.expire()
 
     def expire(self) -> None:
-        """Drop the ended agents that are too many or too old."""
+        """Drop the ended agents that are too many, too old, or have too much output."""
         oldest_kept = self._clock() - self._retain_secs
         while self._retired:
             agent_id, retired_at = next(iter(self._retired.items()))
-            if len(self._retired) <= self._retain_agents and retired_at >= oldest_kept:
+            is_room = self._retired_bytes <= self._retain_bytes or len(self._retired) == 1
+            if is_room and len(self._retired) <= self._retain_agents and retired_at >= oldest_kept:
                 return
-            del self._retired[agent_id]
-            self._on_dropped(self._agents.pop(agent_id))
+            agent = self._agents.pop(agent_id)
+            self._forget_retired(agent)
+            self._on_dropped(agent)
 
     async def wait_until_none_alive(self) -> None:
         """Return when every agent has ended and its end is published."""
@@ -117,6 +125,10 @@ class Registry:
     def ended_output_bytes(self) -> int:
         """Return how many of them are of agents that have ended."""
         return sum(_output_bytes(agent) for agent in self._agents.values() if agent.has_ended)
+
+    def _forget_retired(self, agent: Agent) -> None:
+        if self._retired.pop(agent.id, None) is not None:
+            self._retired_bytes -= _output_bytes(agent)
 
     def _note_if_none_alive(self) -> None:
         if len(self._agents) == len(self._retired):
