@@ -2,6 +2,7 @@
 
 The provider is a stand-in on loopback; everything else is the tool as users have it.
 ``DESCARTES_FAST_TEST_CLAUDE`` names a ``claude`` to use, else npm installs one into pytest's cache.
+Where npm cannot, these tests are skipped; with ``DESCARTES_FAST_REQUIRE_CLAUDE`` they fail.
 """
 
 from __future__ import annotations
@@ -32,21 +33,44 @@ def claude(pytestconfig: pytest.Config) -> Path:
     """The ``claude`` command."""
     if given := os.environ.get("DESCARTES_FAST_TEST_CLAUDE"):
         return Path(given)
+    assert pytestconfig.cache is not None
+    command = pytestconfig.cache.mkdir("claude-code") / "node_modules" / ".bin" / "claude"
+    if not _works(command) and (reason := _install(command)):
+        if os.environ.get("DESCARTES_FAST_REQUIRE_CLAUDE"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return command
+
+
+def _install(command: Path) -> str | None:
+    """Install Claude Code so that it is ``command``; return why not, if that fails."""
     npm = shutil.which("npm")
     if npm is None:
-        pytest.skip("there is no npm to install Claude Code with")
-    assert pytestconfig.cache is not None
-    folder = pytestconfig.cache.mkdir("claude-code")
-    command = folder / "node_modules" / ".bin" / "claude"
-    if not _works(command):
-        options = ["--prefix", str(folder), "--no-audit", "--no-fund", PACKAGE]
-        subprocess.run([npm, "install", *options], check=True, timeout=240, cwd=folder)
+        return "there is no npm to install Claude Code with"
+    folder = command.parents[2]
+    options = ["--prefix", str(folder), "--no-audit", "--no-fund", "--fetch-retries=1", PACKAGE]
+    options += ["--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=1000"]
+    if reason := _failure([npm, "install", *options], folder, timeout=240):
+        return f"npm could not install Claude Code: {reason}"
     if not _works(command):
         # An npm that runs no install scripts leaves out the step that puts the binary in place.
         package = folder / "node_modules" / "@anthropic-ai" / "claude-code"
-        subprocess.run(["node", "install.cjs"], check=True, timeout=60, cwd=package)
-    assert _works(command)
-    return command
+        if reason := _failure(["node", "install.cjs"], package, timeout=60):
+            return f"Claude Code could not be installed: {reason}"
+    return None if _works(command) else f"{command} --version fails"
+
+
+def _failure(argv: list[str], folder: Path, *, timeout: float) -> str | None:
+    """Run a command; return what it says first if it fails, or what else went wrong."""
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, cwd=folder
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    said = (done.stderr or done.stdout).decode(errors="replace").splitlines()
+    errors = [line for line in said if line.startswith(("npm error", "npm ERR!"))]
+    return None if done.returncode == 0 else (errors or said or [f"exit {done.returncode}"])[0]
 
 
 def _works(command: Path) -> bool:
