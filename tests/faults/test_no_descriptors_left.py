@@ -28,10 +28,9 @@ RESERVE = 16
 
 
 @contextlib.contextmanager
-def limited_server(reserve: int, *, hard: bool, tcp: bool = True) -> Iterator[ServerProcess]:
-    """Run a server that may open 64 files; its keeper may not raise that if it is ``hard``."""
-    ulimit = "ulimit -n" if hard else "ulimit -S -n"
-    wrapper = ("sh", "-c", f'{ulimit} {LIMIT}; exec "$@"', "sh")
+def limited_server(reserve: int, *, tcp: bool = True) -> Iterator[ServerProcess]:
+    """Run a server that may open 64 files, and its keeper too; neither may raise that."""
+    wrapper = ("sh", "-c", f'ulimit -n {LIMIT}; exec "$@"', "sh")
     with server_process(*wrapper, settings=f"fd_reserve = {reserve}", tcp=tcp) as server:
         yield server
 
@@ -55,7 +54,7 @@ async def assert_served(client: ZmqClient, agent: AgentInfo) -> None:
 
 
 async def test_connections_up_to_the_reserve_refuse_spawns_and_harm_nobody() -> None:
-    with limited_server(RESERVE, hard=False) as server:
+    with limited_server(RESERVE) as server:
         async with connect(server.endpoint) as client:
             agent = await client.spawn_remote(script("exec cat"))
             async with contextlib.AsyncExitStack() as crowd:
@@ -80,7 +79,7 @@ async def until_healthy(client: ZmqClient) -> None:
 
 
 async def test_agents_up_to_the_keepers_limit_are_refused_and_harm_nobody() -> None:
-    with limited_server(0, hard=True) as server:
+    with limited_server(0) as server:
         async with connect(server.endpoint) as client:
             agents = [await client.spawn_remote(script("exec cat"))]
             refused: AgentError | None = None
@@ -105,7 +104,7 @@ async def test_agents_up_to_the_keepers_limit_are_refused_and_harm_nobody() -> N
 async def test_connections_beyond_the_limit_are_turned_away_and_those_there_are_served(
     scheme: str,
 ) -> None:
-    with limited_server(0, hard=True, tcp=scheme == "tcp") as server:
+    with limited_server(0, tcp=scheme == "tcp") as server:
         async with connect(server.endpoint) as client:
             agent = await client.spawn_remote(script("exec cat"))
             async with (

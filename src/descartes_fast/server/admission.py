@@ -2,34 +2,29 @@
 
 libzmq has no limit of its own, and a connection costs a descriptor and a queue. Each new
 one is asked about when its handshake is done (ZeroMQ RFC 27, ``ZAP_DOMAIN``); status 300
-closes it without an error, and it may try again.
-
-The last descriptors are not for clients: without one no output can be read, and libzmq
-4.3.5 aborts the whole process when ``accept`` on an ipc endpoint finds none (EMFILE is not
-among the errors that ``ipc_listener.cpp`` expects).
+closes it without an error, and it may try again. One that takes one of the last
+descriptors is not asked about first: it is ended as soon as it is accepted.
 """
 
 from __future__ import annotations
 
-import resource
-
 import zmq
 
 from ..channel import Channel, Monitor, MonitorEvent
+from .descriptors import hang_up, is_one_of_the_last
 from .statistics import Counters
 
 __all__ = ["Admission"]
 
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 _ZAP_VERSION = b"1.0"
-_LAST_FDS = 32
 _EVENTS = int(zmq.EVENT_ACCEPTED) | int(zmq.EVENT_DISCONNECTED)
 
 
 class Admission:
     """Counts the connections of each watched socket and refuses those above ``max_clients``.
 
-    So are those that take one of the last 32 file descriptors (an eighth, where there are few).
+    So are those that take one of the last file descriptors (see :mod:`.descriptors`).
     One for a context, made before the context's sockets are bound.
     """
 
@@ -39,7 +34,6 @@ class Admission:
         self._max_clients = max_clients
         self._counters = counters
         self._connections: dict[bytes, int] = {}
-        self._newest_fd = 0
         self._monitors: list[Monitor] = []
         handler = context.socket(zmq.ROUTER)
         try:
@@ -58,7 +52,7 @@ class Admission:
         def count(event: MonitorEvent) -> None:
             if event.event == zmq.EVENT_ACCEPTED:
                 self._connections[domain] += 1
-                self._newest_fd = event.value
+                self._spare_the_last(event.value, socket)
             else:
                 self._connections[domain] -= 1
 
@@ -79,17 +73,13 @@ class Admission:
         identity, _, version, request_id, domain = frames[:5]
         if version != _ZAP_VERSION:
             return
-        admitted = (
-            self._connections.get(domain, 0) <= self._max_clients and self._has_descriptors_left()
-        )
+        admitted = self._connections.get(domain, 0) <= self._max_clients
         if not admitted:
             self._counters.refused_clients += 1
         verdict = (b"200", b"OK") if admitted else (b"300", b"too many clients")
         self._channel.send((identity, b"", _ZAP_VERSION, request_id, *verdict, b"", b""))
 
-    def _has_descriptors_left(self) -> bool:
-        """Tell whether the newest connection left the last ones: all below its number are taken."""
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return limit == resource.RLIM_INFINITY or self._newest_fd < limit - min(
-            _LAST_FDS, limit // 8
-        )
+    def _spare_the_last(self, fd: int, socket: zmq.Socket[bytes]) -> None:
+        if is_one_of_the_last(fd):
+            self._counters.refused_clients += 1
+            hang_up(fd, socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0"))

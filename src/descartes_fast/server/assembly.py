@@ -15,6 +15,7 @@ from ..config import ZmqServerConfig
 from .actions import Actions
 from .admission import Admission
 from .backends import Backends
+from .descriptors import raise_descriptor_limit
 from .dispatch import Dispatcher
 from .endpoints import IpcClaim, bind, checked_endpoint
 from .envelope import Envelope
@@ -70,6 +71,7 @@ async def assemble(
     Raises ``UsageError`` for a configuration that this machine cannot serve.
     """
     backends = Backends(config.backends)
+    agent_nofile = raise_descriptor_limit()
     state_dir = StateDir(config.state_path())
     stack.callback(state_dir.close)
     await asyncio.to_thread(state_dir.remove_leftovers)
@@ -97,7 +99,7 @@ async def assemble(
         retain_bytes=config.state_limit_bytes // 2,  # the rest is for those that run
         on_dropped=lambda agent: remove_output(agent.id),
     )
-    publisher = Publisher(bound.publications, counters)
+    publisher = Publisher(bound.publications, counters, server_id=identity.server_id)
     stack.callback(publisher.close, linger_ms=LINGER_MS)
     status_feed = StatusFeed(publisher, enabled=config.enable_status_updates)
     stack.callback(status_feed.close)
@@ -110,7 +112,7 @@ async def assemble(
         end_agents_without_keeper(registry, keeper.instance, reason)
 
     keeper_news = KeeperNews(registry, background, keeper_lost)
-    keeper = await KeeperLink.open(state_dir.runtime, keeper_news)
+    keeper = await KeeperLink.open(state_dir.runtime, keeper_news, agent_nofile=agent_nofile)
     keeper_news.keeper = keeper
     stack.push_async_callback(keeper.aclose)
 

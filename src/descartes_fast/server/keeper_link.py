@@ -130,14 +130,21 @@ class KeeperLink:
         self._closed: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, runtime_dir: Path, events: KeeperEvents) -> Self:
+    async def open(
+        cls, runtime_dir: Path, events: KeeperEvents, *, agent_nofile: int | None = None
+    ) -> Self:
         """Start a keeper with its socket and log in ``runtime_dir`` (made 0700) and connect.
+
+        ``agent_nofile`` is how many descriptors an agent may have open where its backend does
+        not say; ``None``: as many as this process.
 
         Raises ``UsageError`` if the directory's path is too long for a socket, and
         ``CommunicationError`` if the keeper does not start.
         """
         instance = secrets.token_hex(8)
-        starting = asyncio.ensure_future(asyncio.to_thread(start_keeper, runtime_dir, instance))
+        starting = asyncio.ensure_future(
+            asyncio.to_thread(start_keeper, runtime_dir, instance, agent_nofile)
+        )
         try:
             process, connection = await asyncio.shield(starting)
         except asyncio.CancelledError:

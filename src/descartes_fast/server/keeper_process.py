@@ -29,7 +29,9 @@ _START_SECS = 15.0
 _REAP_SECS = 5.0
 
 
-def start_keeper(runtime_dir: Path, instance: str) -> tuple[KeeperProcess, socket.socket]:
+def start_keeper(
+    runtime_dir: Path, instance: str, agent_nofile: int | None = None
+) -> tuple[KeeperProcess, socket.socket]:
     """Start a keeper, wait until it listens, and connect. Blocks: call it in a thread.
 
     Its socket and its log are in ``runtime_dir``, which is made with mode 0700. Raises
@@ -43,9 +45,12 @@ def start_keeper(runtime_dir: Path, instance: str) -> tuple[KeeperProcess, socke
     log_path = runtime_dir / _LOG_NAME
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     command = [sys.executable, *PYTHON_OPTIONS, str(_PROGRAM)]
+    command += ["--socket", str(path), "--instance", instance, "--on-disconnect", "end"]
+    if agent_nofile is not None:
+        command += ["--agent-nofile", str(agent_nofile)]
     try:
         process = subprocess.Popen(
-            [*command, "--socket", str(path), "--instance", instance, "--on-disconnect", "end"],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,

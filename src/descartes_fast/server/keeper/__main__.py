@@ -42,12 +42,13 @@ def main() -> int:
     parser.add_argument("--instance", required=True)
     # The place for keepers that outlive their server.
     parser.add_argument("--on-disconnect", choices=["end"], default="end")
+    parser.add_argument("--agent-nofile", type=int)
     arguments = parser.parse_args()
     os.umask(0o077)
     sys.stderr = _Log()
     signals_fd = _take_signals()
     become_subreaper()
-    agent_nofile = _raise_nofile()
+    agent_nofile = _raise_nofile(arguments.agent_nofile)
     listener = listen(arguments.socket)
     try:
         print("ready", flush=True)
@@ -82,16 +83,17 @@ def _ignore(*_: object) -> None:
     pass
 
 
-def _raise_nofile() -> int | None:
-    """Raise the limit of descriptors; return the one agents get, or ``None`` if it is the same."""
+def _raise_nofile(wanted: int | None) -> int | None:
+    """Raise the limit of descriptors; return the one agents get, or ``None`` if it is the same.
+
+    Agents get what is ``wanted`` for them, else the limit as it was.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == hard:
-        return None
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):
-        return None
-    return soft
+    for_agents = soft if wanted is None else wanted
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return None if for_agents == resource.getrlimit(resource.RLIMIT_NOFILE)[0] else for_agents
 
 
 def _leave_stdout() -> None:
