@@ -39,6 +39,7 @@ from .errors import (
     WouldBlock,
 )
 from .feeds import Feeds
+from .link import new_context
 from .logs import LogFollower
 from .requests import Requests
 from .runner import AgentExit, AgentId, Progress, ZmqAgentRunner, agent_uuid
@@ -123,11 +124,15 @@ class ZmqClient:
             await self._connection.wait_ready()
             return
         self._config = config
-        self._context = zmq.Context()
+        self._context = new_context(config.endpoint)
         self._feeds = feeds = Feeds(config, self._context)
         try:
             self._connection = Connection(
-                config, self._context, on_ready=feeds.found, on_failed=feeds.failed
+                config,
+                self._context,
+                on_ready=feeds.found,
+                on_alive=feeds.alive,
+                on_failed=feeds.failed,
             )
             await self._connection.wait_ready()
         except BaseException:
@@ -148,7 +153,7 @@ class ZmqClient:
                 await subscription.aclose()
         finally:
             if feeds is not None:
-                feeds.close()
+                await feeds.aclose()
             try:
                 if connection is not None:
                     await connection.aclose()

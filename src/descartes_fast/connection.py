@@ -8,7 +8,6 @@ calls that were in flight on the old one.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +24,7 @@ from ._core import (
     to_builtins,
 )
 from .calls import Call, PendingCalls
-from .channel import Channel, Monitor, MonitorEvent
+from .channel import MonitorEvent
 from .config import ZmqRunnerConfig
 from .errors import (
     AgentError,
@@ -33,11 +32,10 @@ from .errors import (
     CommunicationError,
     DescartesError,
     ProtocolError,
-    UsageError,
     from_wire,
 )
+from .link import Link, descriptors_left
 from .profile import ServerProfile, refusal
-from .socket_options import set_client_options
 
 __all__ = ["Connection"]
 
@@ -59,7 +57,8 @@ class Connection:
     """The command connection to one endpoint.
 
     ``on_ready`` is called with the server's profile each time a connection has been made
-    and the right server has answered; ``on_failed`` with a maker of errors when the time
+    and the right server has answered, ``on_alive`` when it has answered a heartbeat;
+    ``on_failed`` with a maker of errors when the time
     for reconnecting has run out or the wrong server has answered: from then on calls fail
     at once, until ``on_ready`` is called again.
     """
@@ -70,6 +69,7 @@ class Connection:
         context: zmq.Context[zmq.Socket[bytes]],
         *,
         on_ready: Callable[[ServerProfile], None],
+        on_alive: Callable[[ServerProfile], None],
         on_failed: Callable[[Callable[[], DescartesError]], None],
     ) -> None:
         self.config = config
@@ -80,6 +80,7 @@ class Connection:
         """Messages that are no answers: broken bytes, or a type without a request id."""
         self._context = context
         self._on_ready = on_ready
+        self._on_alive = on_alive
         self._on_failed = on_failed
         self._loop = asyncio.get_running_loop()
         self._calls = PendingCalls(self._loop, self._unanswered)
@@ -91,7 +92,7 @@ class Connection:
         self._changed = asyncio.Event()
         self._outcome: asyncio.Future[None] = self._loop.create_future()
         self._grace: asyncio.TimerHandle | None = None
-        self._open_socket()
+        self._link = self._open_socket()
         self._supervisor = self._loop.create_task(self._supervise(), name="descartes-connection")
 
     @property
@@ -115,11 +116,13 @@ class Connection:
                 await asyncio.shield(self._outcome)
         except TimeoutError:
             where = self.config.endpoint
-            raise CommunicationError(
-                f"the server at {where} accepts connections but does not answer"
-                if self.connected
-                else f"no server at {where} within {timeout_secs:g} s"
-            ) from None
+            if self.connected:
+                words = f"the server at {where} accepts connections but does not answer"
+            elif not descriptors_left():
+                words = f"cannot connect to {where}: no file descriptors are left"
+            else:
+                words = f"no server at {where} within {timeout_secs:g} s"
+            raise CommunicationError(words) from None
 
     async def call(
         self,
@@ -173,33 +176,22 @@ class Connection:
 
     # The socket
 
-    def _open_socket(self) -> None:
-        endpoint = self.config.endpoint
-        socket = self._context.socket(zmq.DEALER)
-        try:
-            set_client_options(socket, endpoint, self.config)
+    def _open_socket(self) -> Link:
+        return Link(
+            self._context,
+            zmq.DEALER,
+            self.config.endpoint,
+            self.config,
+            on_message=self._receive,
+            on_event=self._connection_event,
+            on_writable=self._send_unsent,
             # Without a peer queue nothing: libzmq would keep messages over a disconnect and
             # send on its own what we have failed, or are about to repeat.
-            socket.set(zmq.IMMEDIATE, 1)
-            self._channel = Channel(socket, self._receive, on_writable=self._send_unsent)
-            self._monitor = Monitor(socket, self._connection_event)
-            socket.connect(endpoint)
-        except zmq.ZMQError as error:
-            self._close_half_open(socket)
-            raise UsageError(f"cannot connect to {endpoint!r}: {error}") from None
-        except BaseException:
-            self._close_half_open(socket)
-            raise
-
-    def _close_half_open(self, socket: zmq.Socket[bytes]) -> None:
-        for part in (getattr(self, "_monitor", None), getattr(self, "_channel", None)):
-            if part is not None:
-                part.close()
-        socket.close(linger=0)
+            options={zmq.IMMEDIATE: 1},
+        )
 
     def _close_socket(self) -> None:
-        self._monitor.close()
-        self._channel.close()
+        self._link.close()
         self.connected = False
         self._ready = False
 
@@ -281,14 +273,14 @@ class Connection:
         """Send what waits, in order, until the socket is full; the probe before all else."""
         probe = self._probe
         if probe is not None and probe.sent_to is None:
-            if not self._channel.send((b"", probe.body)):
+            if not self._link.channel.send((b"", probe.body)):
                 return
             probe.sent_to = ""
         unsent = self._unsent
         while self._ready and unsent:
             call = unsent[0]
             if not call.future.done():
-                if not self._channel.send((b"", call.body)):
+                if not self._link.channel.send((b"", call.body)):
                     return
                 call.sent_to = self._server_id()
             unsent.popleft()
@@ -317,20 +309,35 @@ class Connection:
     # Who is there
 
     async def _supervise(self) -> None:
-        """Ask each new connection who it is, and a standing one whether it is alive."""
+        """Ask each new connection who it is, and a standing one whether it is alive.
+
+        Nothing ends it but ``aclose``: what goes wrong in one round, the next may do better.
+        """
         while True:
-            self._changed.clear()
-            if self._channel.closed:
-                await self._reopen()
-            elif not self.connected:
-                await self._changed.wait()
+            try:
+                await self._supervise_once()
+            except AgentTimeout:
+                continue  # that took its time already
+            except (DescartesError, zmq.ZMQError):
+                await self._wait_for_change(self.config.reconnect_delay_secs)
+            except Exception as error:
+                self._loop.call_exception_handler(
+                    {"message": "the connection's supervisor failed", "exception": error}
+                )
+                await self._wait_for_change(self.config.reconnect_delay_secs)
+
+    async def _supervise_once(self) -> None:
+        self._changed.clear()
+        if self._link.channel.closed:
+            self._link = self._open_socket()
+        elif not self.connected:
+            await self._changed.wait()
+        else:
+            self._judge(await self._ask_health(_PROBE_TIMEOUT_SECS))
+            if self._ready:
+                await self._watch()
             else:
-                with contextlib.suppress(AgentError, ProtocolError):
-                    self._judge(await self._ask_health(_PROBE_TIMEOUT_SECS))
-                    if self._ready:
-                        await self._watch()
-                    else:
-                        await self._wait_for_change(self.config.reconnect_delay_secs)
+                await self._wait_for_change(self.config.reconnect_delay_secs)
 
     def _judge(self, answer: HealthCheckResponse) -> None:
         """Go on with the server that answered, or refuse it."""
@@ -364,25 +371,20 @@ class Connection:
             self._changed.clear()
             if await self._wait_for_change(interval_secs):
                 continue
-            received = self._channel.received_count
+            received = self._link.channel.received_count
             try:
                 answer = await self._ask_health(
                     min(config.request_timeout_secs, config.heartbeat_interval_secs)
                 )
             except AgentTimeout:
-                if self._channel.received_count == received:
+                if self._link.channel.received_count == received:
                     self._close_socket()  # up but dead: only a new socket gets out of it
                     self._lose()
             else:
                 if refusal(answer, endpoint=config.endpoint, expected_server_id=config.server_id):
                     self._judge(answer)
-
-    async def _reopen(self) -> None:
-        """Open the socket anew; where that fails (no descriptors), try again later."""
-        try:
-            self._open_socket()
-        except UsageError:
-            await asyncio.sleep(self.config.reconnect_delay_secs)
+                elif self.profile is not None:
+                    self._on_alive(self.profile)
 
     async def _wait_for_change(self, timeout_secs: float | None) -> bool:
         """Wait until the connection is made or lost; ``False`` if the time ran out first."""

@@ -39,9 +39,10 @@ class CountedLogs(Subscription[LogStreamMessage]):
         self._received = 0
 
     async def start(self) -> None:
-        """Subscribe. Raises ``NotFound`` for an unknown agent."""
+        """Subscribe. Raises ``NotFound`` for an unknown agent, and as ``Feed.open``."""
         if self._agent_id is not None:
             await self._requests.details(self._agent_id)
+        self._feed.open()
         self._feed.listen(self._topics, self)
         if self._agent_id is not None:
             self._task = asyncio.create_task(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -10,10 +11,11 @@ from typing import Protocol
 import zmq
 
 from ._core import LogStreamMessage, StatusUpdate, deserialize_zmq_message
-from .channel import Channel, Monitor, MonitorEvent
+from .channel import MonitorEvent
 from .config import ZmqRunnerConfig
 from .errors import CommunicationError, DescartesError, ProtocolError, UsageError
-from .socket_options import set_client_options
+from .link import Link
+from .profile import ServerProfile
 
 __all__ = ["Feed", "Listener", "Publication"]
 
@@ -24,7 +26,7 @@ _SYNC_PREFIX = b"sync/"
 # An echo can get lost like any publication: ask again after this long.
 _SYNC_REPEAT_SECS = 1.0
 _SYNC_TIMEOUT_SECS = 10.0
-# Then the connection is taken for dead (TCP would need minutes to notice).
+# After half of that, or as many, the connection is taken for dead (TCP would need minutes).
 _SYNCS_BEFORE_REOPENING = 4
 
 
@@ -35,45 +37,53 @@ class Listener(Protocol):
         """A message on one of the listener's topics."""
 
     def rejoined(self) -> None:
-        """The feed is connected again: what was published in between is lost."""
+        """The feed works again: what was published in between is lost."""
 
     def failed(self, make_error: Callable[[], DescartesError], final: bool) -> None:
-        """The server cannot be reached; unless that is ``final``, ``rejoined`` may follow."""
+        """Nothing is published to us now; unless that is ``final``, ``rejoined`` may follow."""
 
 
 class Feed:
-    """One SUB socket and its listeners by topic.
+    """One SUB socket and its listeners by topic, opened when it is first needed.
 
     Topics are whole topics, ``status/`` or one hexadecimal digit (all agents whose id
-    begins with it). ``high_water_mark`` is how many messages may wait in the socket while
-    the program does not let the loop run. ``broken_messages`` counts what could not be understood.
+    begins with it). ``server`` is whose publications are wanted: what another server
+    publishes is not passed on. ``high_water_mark`` is how many messages may wait in the
+    socket while the program does not let the loop run. ``broken_messages`` counts what
+    could not be understood.
     """
 
     def __init__(
         self,
         config: ZmqRunnerConfig,
         context: zmq.Context[zmq.Socket[bytes]],
-        endpoint: str,
+        server: ServerProfile,
         *,
         high_water_mark: int,
     ) -> None:
         self.broken_messages = 0
         self._config = config
         self._context = context
-        self._endpoint = endpoint
+        self._server = server
         self._high_water_mark = high_water_mark
         self._loop = asyncio.get_running_loop()
+        self._link: Link | None = None
         self._listeners: dict[bytes, list[Listener]] = {}
-        self._syncs: dict[bytes, asyncio.Future[None]] = {}
-        self._was_connected = False
-        self._open()
+        self._syncs: dict[bytes, asyncio.Future[str]] = {}
+        self._check: asyncio.Task[None] | None = None
+        self._closed = False
+        self._foreign = False
+        """Whether another server publishes where we subscribe."""
+        self._interrupted = False
+        """Whether publications may have been missed before the next connection."""
+        self._failing = False
 
     def listen(self, topics: Iterable[bytes], listener: Listener) -> None:
-        """Tell ``listener`` what is published under these topics."""
+        """Tell ``listener`` what is published under these topics, once the feed is open."""
         for topic in topics:
             known = self._listeners.setdefault(topic, [])
             if not known:
-                self._socket.subscribe(topic)
+                self._subscribe(topic)
             known.append(listener)
 
     def leave(self, topics: Iterable[bytes], listener: Listener) -> None:
@@ -85,97 +95,152 @@ class Feed:
             if not known and self._listeners.pop(topic, None) is not None:
                 self._unsubscribe(topic)
 
+    def open(self) -> None:
+        """Connect, unless that has been done.
+
+        Raises ``CommunicationError`` if it cannot be done and ``Unsupported`` if it is not
+        known where the server publishes.
+        """
+        if self._closed:
+            raise CommunicationError("the client was disconnected")
+        if self._socket() is not None:
+            return
+        self._close_link()
+        self._foreign = False
+        try:
+            self._link = Link(
+                self._context,
+                zmq.SUB,
+                self._server.subscribe_at(),
+                self._config,
+                on_message=self._receive,
+                on_event=self._connection_event,
+                options={zmq.RCVHWM: self._high_water_mark},
+            )
+        except DescartesError as error:
+            self._interrupted = self._failing = True
+            if isinstance(error, UsageError) and self._config.pub_endpoint is None:
+                raise CommunicationError(f"the server announces no endpoint: {error}") from None
+            raise
+        for topic in (*self._listeners, *self._syncs):
+            self._subscribe(topic)
+
     async def synced(self) -> None:
         """Wait until the server publishes to us under all topics subscribed so far.
 
         A topic of our own, subscribed after the others, comes back when the server has
         seen it: whatever is published from then on reaches us, and whatever was published
-        before it was asked for has arrived. Raises ``CommunicationError`` if it does not
-        come back.
+        before it was asked for has arrived. Raises as ``open``, and ``CommunicationError``
+        if it does not come back or another server sends it.
         """
         asked: list[bytes] = []
-        echo: asyncio.Future[None] = self._loop.create_future()
-        deadline = self._loop.time() + min(_SYNC_TIMEOUT_SECS, self._config.request_timeout_secs)
+        echo: asyncio.Future[str] = self._loop.create_future()
+        started = self._loop.time()
+        limit_secs = min(_SYNC_TIMEOUT_SECS, self._config.request_timeout_secs)
+        reopen_at = started + min(limit_secs / 2, _SYNCS_BEFORE_REOPENING * _SYNC_REPEAT_SECS)
         try:
-            while self._loop.time() < deadline:
+            while (left_secs := started + limit_secs - self._loop.time()) > 0:
+                self.open()
                 topic = _SYNC_PREFIX + secrets.token_hex(8).encode()
                 asked.append(topic)
                 self._syncs[topic] = echo
-                self._socket.subscribe(topic)
-                left_secs = deadline - self._loop.time()
+                self._subscribe(topic)
                 await asyncio.wait([echo], timeout=min(_SYNC_REPEAT_SECS, left_secs))
                 if echo.done():
-                    return echo.result()
-                if len(asked) == _SYNCS_BEFORE_REOPENING:
-                    self.move(self._endpoint)
+                    return self._check_server(echo.result())
+                if self._loop.time() >= reopen_at:
+                    reopen_at = math.inf
+                    self._interrupted = True
+                    self._close_link()
         finally:
             for topic in asked:
                 del self._syncs[topic]
                 self._unsubscribe(topic)
-        raise CommunicationError(f"the publishing endpoint {self._endpoint} does not answer")
+        self._failing = True
+        raise CommunicationError(
+            f"the publishing endpoint {self._server.pub_endpoint} does not answer"
+        )
 
-    def move(self, endpoint: str) -> None:
-        """Subscribe elsewhere, or there anew: the server has another address, or was dead."""
-        self._close_socket()
-        self._endpoint = endpoint
-        self._open()
+    def check(self) -> None:
+        """See, in the background, that publications still arrive; if not, tell and reconnect."""
+        if self._listeners and (self._check is None or self._check.done()):
+            self._check = self._loop.create_task(self._see_or_tell(), name="descartes-feed-check")
 
-    @property
-    def endpoint(self) -> str:
-        """Where the feed subscribes."""
-        return self._endpoint
+    def found(self, server: ServerProfile) -> None:
+        """The server is there (again): it may publish elsewhere now, or be another."""
+        old, self._server = self._server, server
+        if (old.pub_endpoint, old.server_id) != (server.pub_endpoint, server.server_id):
+            self._interrupted = True
+            self._close_link()
+        if self._listeners:
+            try:
+                self.open()
+            except DescartesError as error:
+                self._tell(error)
 
     def fail(self, make_error: Callable[[], DescartesError], *, final: bool) -> None:
         """Tell every listener that the server cannot be reached."""
         for listener in self._everybody():
             listener.failed(make_error, final)
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the socket and tell who still listens; closing twice is fine."""
-        self._close_socket()
+        self._closed = True
+        self._close_link()
         self.fail(lambda: CommunicationError("the client was disconnected"), final=True)
         for echo in self._syncs.values():
             if not echo.done():
                 echo.set_exception(CommunicationError("the client was disconnected"))
+                echo.exception()  # marks it as seen: nobody may be waiting any more
+        if self._check is not None:
+            self._check.cancel()
+            await asyncio.gather(self._check, return_exceptions=True)
 
-    def _open(self) -> None:
-        socket = self._context.socket(zmq.SUB)
+    async def _see_or_tell(self) -> None:
         try:
-            set_client_options(socket, self._endpoint, self._config)
-            socket.set(zmq.RCVHWM, self._high_water_mark)
-            for topic in (*self._listeners, *self._syncs):
-                socket.subscribe(topic)
-            self._channel = Channel(socket, self._receive)
-            self._monitor = Monitor(socket, self._connection_event)
-            socket.connect(self._endpoint)
-        except zmq.ZMQError as error:
-            self._close_half_open(socket)
-            raise UsageError(f"cannot subscribe at {self._endpoint!r}: {error}") from None
-        except BaseException:
-            self._close_half_open(socket)
-            raise
-        self._socket = socket
+            await self.synced()
+        except DescartesError as error:
+            self._tell(error)
 
-    def _close_half_open(self, socket: zmq.Socket[bytes]) -> None:
-        for part in (getattr(self, "_monitor", None), getattr(self, "_channel", None)):
-            if part is not None:
-                part.close()
-        socket.close(linger=0)
+    def _tell(self, error: DescartesError) -> None:
+        kind, words = type(error), str(error)
+        self.fail(lambda: kind(words), final=False)
 
-    def _close_socket(self) -> None:
-        self._monitor.close()
-        self._channel.close()
+    def _check_server(self, server_id: str) -> None:
+        expected = self._server.server_id
+        if self._foreign:
+            raise CommunicationError(
+                f"the publishing endpoint {self._server.pub_endpoint} belongs to server "
+                f"{server_id!r}, not to {expected!r}; set pub_endpoint"
+            )
+
+    def _socket(self) -> zmq.Socket[bytes] | None:
+        link = self._link
+        return None if link is None or link.channel.closed else link.socket
+
+    def _close_link(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+    def _subscribe(self, topic: bytes) -> None:
+        if (socket := self._socket()) is not None:
+            socket.subscribe(topic)
 
     def _unsubscribe(self, topic: bytes) -> None:
-        if not self._channel.closed:
-            self._socket.unsubscribe(topic)
+        if (socket := self._socket()) is not None:
+            socket.unsubscribe(topic)
 
     def _connection_event(self, event: MonitorEvent) -> None:
         if event.event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            if self._was_connected:
-                for listener in self._everybody():
-                    listener.rejoined()
-            self._was_connected = True
+            if self._interrupted:
+                self._rejoined()
+            self._interrupted = True
+
+    def _rejoined(self) -> None:
+        self._failing = False
+        for listener in self._everybody():
+            listener.rejoined()
 
     def _everybody(self) -> list[Listener]:
         """Every listener once, however many topics it has."""
@@ -189,11 +254,21 @@ class Feed:
         if not separator:
             self.broken_messages += 1
         elif topic.startswith(_SYNC_PREFIX):
-            echo = self._syncs.get(topic)
-            if echo is not None and not echo.done():
-                echo.set_result(None)
-        else:
+            self._echoed(topic, body.decode(errors="replace"))
+        elif not self._foreign:
             self._publish(topic, body)
+
+    def _echoed(self, topic: bytes, server_id: str) -> None:
+        """An echo tells who sent it (or nothing)."""
+        expected = self._server.server_id
+        self._foreign = bool(server_id and expected) and server_id != expected
+        echo = self._syncs.get(topic)
+        if echo is not None and not echo.done():
+            echo.set_result(server_id)
+        if self._foreign:
+            self._failing = True
+        elif self._failing:
+            self._rejoined()
 
     def _publish(self, topic: bytes, body: bytes) -> None:
         everybody = [

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import zmq
 
 from .config import ZmqRunnerConfig
-from .errors import DescartesError, Unsupported
+from .errors import DescartesError
 from .feed import Feed
 from .profile import ServerProfile
 
@@ -19,7 +19,7 @@ _UPDATES_WAITING = 20_000
 
 
 class Feeds:
-    """The feeds of one connection, each opened when it is first needed."""
+    """The feeds of one connection, each made when it is first needed."""
 
     def __init__(self, config: ZmqRunnerConfig, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         self._config = config
@@ -27,39 +27,41 @@ class Feeds:
         self._logs: Feed | None = None
         self._status: Feed | None = None
 
-    def logs(self, profile: ServerProfile) -> Feed:
-        """Return the feed of logs. Raises ``Unsupported`` if it is not known where that is."""
+    def logs(self, server: ServerProfile) -> Feed:
+        """Return the feed of logs."""
         if self._logs is None:
-            self._logs = self._open(profile, _LOG_MESSAGES_WAITING)
+            self._logs = self._made(server, _LOG_MESSAGES_WAITING)
         return self._logs
 
-    def status(self, profile: ServerProfile) -> Feed:
-        """Return the feed of status updates; raises as ``logs``."""
+    def status(self, server: ServerProfile) -> Feed:
+        """Return the feed of status updates."""
         if self._status is None:
-            self._status = self._open(profile, _UPDATES_WAITING)
+            self._status = self._made(server, _UPDATES_WAITING)
         return self._status
 
-    def found(self, profile: ServerProfile) -> None:
+    def found(self, server: ServerProfile) -> None:
         """The server is there (again); it may publish elsewhere now."""
-        for feed in self._opened():
-            if profile.pub_endpoint is not None and profile.pub_endpoint != feed.endpoint:
-                feed.move(profile.pub_endpoint)
+        for feed in self._both():
+            feed.found(server)
+
+    def alive(self, server: ServerProfile) -> None:
+        """The server answers commands: see that its publications arrive as well."""
+        if server.echoes:
+            for feed in self._both():
+                feed.check()
 
     def failed(self, make_error: Callable[[], DescartesError]) -> None:
         """The server cannot be reached: tell everyone who listens."""
-        for feed in self._opened():
+        for feed in self._both():
             feed.fail(make_error, final=not self._config.auto_reconnect)
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Close both; twice is fine."""
-        for feed in self._opened():
-            feed.close()
+        for feed in self._both():
+            await feed.aclose()
 
-    def _opened(self) -> list[Feed]:
+    def _both(self) -> list[Feed]:
         return [feed for feed in (self._logs, self._status) if feed is not None]
 
-    def _open(self, profile: ServerProfile, high_water_mark: int) -> Feed:
-        endpoint = profile.pub_endpoint
-        if endpoint is None:
-            raise Unsupported("the server does not say where it publishes; set pub_endpoint")
-        return Feed(self._config, self._context, endpoint, high_water_mark=high_water_mark)
+    def _made(self, server: ServerProfile, high_water_mark: int) -> Feed:
+        return Feed(self._config, self._context, server, high_water_mark=high_water_mark)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from ._core import ZMQ_PROTOCOL_VERSION, HealthCheckResponse
-from .errors import CommunicationError, DescartesError, ProtocolError
+from .errors import CommunicationError, DescartesError, ProtocolError, Unsupported
 
 __all__ = ["ServerProfile", "publishing_endpoint", "refusal"]
 
@@ -54,8 +54,19 @@ class ServerProfile:
 
     @property
     def snapshot(self) -> bool:
-        """Whether the server publishes status and echoes sync topics."""
+        """Whether the server publishes status."""
         return "snapshot" in self.features
+
+    @property
+    def echoes(self) -> bool:
+        """Whether a subscription to a sync topic is answered."""
+        return self.offsets or self.snapshot
+
+    def subscribe_at(self) -> str:
+        """Return where the server publishes. Raises ``Unsupported`` if it does not say."""
+        if self.pub_endpoint is None:
+            raise Unsupported("the server does not say where it publishes; set pub_endpoint")
+        return self.pub_endpoint
 
 
 def publishing_endpoint(announced: str, command_endpoint: str) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import math
+import os
 import socket
+import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,6 +31,7 @@ from descartes_fast import (
     ZmqRunnerConfig,
     connect,
 )
+from descartes_fast import connection as connection_module
 from scripted_peer import ScriptedAgent, ScriptedPeer, until, until_async
 
 
@@ -436,3 +441,52 @@ async def test_endless_times_are_taken() -> None:
         async with connect(peer.endpoint, **times) as client:
             assert await client.get_agent_status(agent.id) == "completed"
             assert (await client.wait_agent(agent.id, math.inf)).status == "completed"
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Let this process have so many file descriptors to open, and no more."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + count + 2, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(count):
+            os.close(taken.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts in /proc")
+async def test_connecting_without_file_descriptors_is_an_error_that_says_so() -> None:
+    with ScriptedPeer() as peer:
+        client = ZmqClient(ZmqRunnerConfig(endpoint=peer.endpoint, connection_timeout_secs=1))
+        for count in range(12):
+            with descriptors_left(count), pytest.raises(CommunicationError, match="descriptors"):
+                await client.connect()
+        await client.connect()
+        await client.disconnect()
+
+
+async def test_failure_in_the_supervisor_is_reported_and_does_not_end_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reported: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: reported.append(context["exception"]))
+    with ScriptedPeer() as peer:
+        async with connect(peer.endpoint, **settings()) as client:
+            with monkeypatch.context() as broken:
+                broken.setattr(connection_module, "refusal", lambda *args, **kwargs: 1 / 0)
+                peer.vanish()
+                await until(lambda: bool(reported))
+            await client.list_remote_agents()
+    assert isinstance(reported[0], ZeroDivisionError)

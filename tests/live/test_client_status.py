@@ -22,6 +22,7 @@ from descartes_fast import (
     serialize_zmq_message,
 )
 from descartes_fast import feed as feed_module
+from descartes_fast import link as link_module
 from descartes_fast import status as status_module
 from scripted_peer import ScriptedAgent, ScriptedPeer, until
 
@@ -298,3 +299,96 @@ async def test_publisher_whose_connection_is_dead_is_connected_to_anew(
             assert syncs() >= 4
             peer.echoes = True
             await take(await subscribing, 1)
+
+
+def silent_feed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Let a client notice quickly that nothing is published to it."""
+    monkeypatch.setattr(feed_module, "_SYNC_REPEAT_SECS", 0.05)
+    monkeypatch.setattr(status_module, "_RETRY_SECS", 0.05)
+    return {"heartbeat_interval_secs": 0.1, "request_timeout_secs": 0.4}
+
+
+async def test_silent_publishing_connection_is_noticed_and_gets_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ScriptedPeer() as peer:
+        agent = peer.add(ScriptedAgent())
+        async with connect(peer.endpoint, **silent_feed(monkeypatch)) as client:
+            stream = await client.subscribe_status_updates()
+            await take(stream, 1)
+            peer.echoes = False
+            peer.change(agent, AgentStatus.PAUSED, lose=True)
+            with pytest.raises(CommunicationError, match="does not answer"):
+                await take(stream, 1)
+            peer.echoes = True
+            (update,) = await take(stream, 1)
+            assert (update.status, is_snapshot(update)) == ("paused", True)
+
+
+async def test_publications_of_another_server_are_refused_by_name() -> None:
+    """As with a tunnel of which only the command port leads to the right server."""
+    with ScriptedPeer(server_id="right") as peer:
+        agent = peer.add(ScriptedAgent())
+        peer.echoed_id = "wrong"
+        async with connect(peer.endpoint) as client:
+            with pytest.raises(CommunicationError, match="'wrong', not to 'right'") as caught:
+                await client.subscribe_status_updates()
+            assert peer.pub_endpoint in str(caught.value)
+            assert "set pub_endpoint" in str(caught.value)
+            peer.echoed_id = ""  # one that does not say who it is
+            stream = await client.subscribe_status_updates(agent.id)
+            await take(stream, 1)
+
+
+async def test_other_server_behind_an_open_subscription_is_told_and_not_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ScriptedPeer() as peer:
+        agent = peer.add(ScriptedAgent())
+        async with connect(peer.endpoint, **silent_feed(monkeypatch)) as client:
+            stream = await client.subscribe_status_updates()
+            await take(stream, 1)
+            peer.echoed_id = "wrong"
+            with pytest.raises(CommunicationError, match="'wrong'"):
+                await take(stream, 1)
+            peer.change(agent, AgentStatus.PAUSED)
+            peer.change(agent, AgentStatus.FAILED)
+            peer.echoed_id = None
+            (update,) = await take(stream, 1)
+            assert (update.status, is_snapshot(update)) == ("failed", True)
+
+
+async def test_announced_endpoint_that_is_none_costs_only_the_subscriptions() -> None:
+    with ScriptedPeer() as peer:
+        peer.add(ScriptedAgent())
+        async with connect(peer.endpoint, **PATIENT) as client:
+            stream = await client.subscribe_status_updates()
+            await take(stream, 1)
+            peer.announced = "bogus://x"
+            peer.vanish()
+            with pytest.raises(CommunicationError, match="bogus://x"):
+                await take(stream, 1)
+            assert len(await client.list_remote_agents()) == 1
+            peer.announced = ""
+            peer.vanish()
+            assert is_snapshot((await take(stream, 1))[0])
+
+
+async def test_shortage_of_descriptors_is_told_and_gets_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ScriptedPeer() as peer, ScriptedPeer() as elsewhere:
+        peer.add(ScriptedAgent())
+        async with connect(peer.endpoint, **PATIENT) as client:
+            stream = await client.subscribe_status_updates()
+            await take(stream, 1)
+            peer.announced = elsewhere.pub_endpoint
+            with monkeypatch.context() as shortage:
+                shortage.setattr(link_module, "descriptors_left", lambda count: False)
+                peer.vanish()
+                with pytest.raises(CommunicationError, match="no file descriptors"):
+                    await take(stream, 1)
+                with pytest.raises(CommunicationError, match="no file descriptors"):
+                    await client.subscribe_status_updates()
+            assert is_snapshot((await take(stream, 1))[0])
+            await take(await client.subscribe_status_updates(), 1)
