@@ -92,6 +92,7 @@ class ScriptedPeer:
         self.announced = ""
         self.handler: Callable[[Any], Answer] = lambda request: NotImplemented
         self.echoes = True
+        self.echoed_id: str | None = None
         self.openings = 0
         self.requests: list[Any] = []
         self.identities: list[bytes] = []
@@ -232,7 +233,8 @@ class ScriptedPeer:
         if frame[:1] == b"\1":
             self.subscribed.append(topic)
             if topic.startswith(b"sync/") and self.echoes:
-                self._pub.send(topic + b"\0")
+                echoed_id = self.server_id if self.echoed_id is None else self.echoed_id
+                self._pub.send(topic + b"\0" + echoed_id.encode())
 
     def _request(self, frames: list[bytes]) -> None:
         *envelope, body = frames

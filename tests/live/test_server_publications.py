@@ -203,7 +203,7 @@ async def test_sync_topic_comes_back_and_too_long_ones_do_not(server: ZmqAgentSe
         socket.subscribe("sync/" + "x" * 200)
         socket.subscribe("sync/short")
         async with asyncio.timeout(5):
-            assert await socket.recv() == b"sync/short\0"
+            assert await socket.recv() == b"sync/short\0" + server.server_id.encode()
 
 
 async def test_publishing_endpoint_survives_frames_that_are_no_subscription(
@@ -214,7 +214,7 @@ async def test_publishing_endpoint_survives_frames_that_are_no_subscription(
         await socket.send_multipart([b"two", b"frames"])
         await socket.send(b"\x01sync/after")
         async with asyncio.timeout(5):
-            assert await socket.recv() == b"sync/after\0"
+            assert await socket.recv() == b"sync/after\0" + server.server_id.encode()
     async with raw_socket(zmq.SUB, server.pub_endpoint) as socket:
         assert Subscriber(socket)
     assert server.statistics().malformed == 2

@@ -2,7 +2,7 @@
 
 XPUB shows each new subscription, which is how the publisher knows what is wanted, and
 what lets a subscriber find out that its subscriptions have arrived: it subscribes to
-``sync/`` and something random, and gets that topic back.
+``sync/`` and something random, and gets that topic back, with the id of the server.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ _LONGEST_SYNC_BYTES = 128
 class Publisher:
     """The publishing socket of a server; owns ``socket``, which is bound already."""
 
-    def __init__(self, socket: zmq.Socket[bytes], counters: Counters) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], counters: Counters, *, server_id: str) -> None:
         self.topics = Topics()
+        self._server_id = server_id.encode()
         self._counters = counters
         self._channel = Channel(socket, self._receive)
 
@@ -60,6 +61,6 @@ class Publisher:
             self.topics.remove(topic)
         elif topic.startswith(_SYNC_PREFIX):
             if len(topic) <= _LONGEST_SYNC_BYTES:
-                self._publish(topic, b"")
+                self._publish(topic, self._server_id)
         elif not self.topics.add(topic):
             self._counters.topics_over_limit += 1
