@@ -68,6 +68,8 @@ class Health:
         try:
             async with asyncio.timeout(_PING_SECS):
                 await self._keeper.ping()
+        except TimeoutError:
+            return f"the keeper has not answered for {_PING_SECS:g} s"
         except (DescartesError, OSError) as error:
-            return f"the keeper does not answer: {error or type(error).__name__}"
+            return f"the keeper does not answer: {str(error) or type(error).__name__}"
         return None

@@ -172,13 +172,13 @@ class Operations:
     async def _resume(self, agent: Agent, payload: Any, key: str) -> Answer:
         async with agent.pausing:
             agent.require_alive("resume")
+            if agent.status is AgentStatus.PAUSED and agent.pause_noticed:
+                await self._keeper.write_stdin(agent.id, RESUME_NOTICE)
+                agent.pause_noticed = False
+            # Always: an agent can be stopped by itself or by others, and nobody is told.
+            await self._keeper.signal(agent.id, signal.SIGCONT, tree=True)
+            agent.require_alive("resume")
             if agent.status is AgentStatus.PAUSED:
-                if agent.pause_noticed:
-                    await self._keeper.write_stdin(agent.id, RESUME_NOTICE)
-                    agent.pause_noticed = False
-                if agent.pause_mode is PauseMode.FORCED:
-                    await self._keeper.signal(agent.id, signal.SIGCONT, tree=True)
-                agent.require_alive("resume")
                 agent.resumed()
             return {"resumed": True}
 
