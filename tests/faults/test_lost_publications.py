@@ -9,6 +9,7 @@ import hashlib
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -92,7 +93,10 @@ async def test_follower_that_was_frozen_gets_every_byte_and_the_end(
             await client.write_agent_stdin(agent, b"\n")
             assert (await client.wait_agent(agent, timeout_secs=30)).exit_code == 0
             follower.send_signal(signal.SIGCONT)
+            began = time.monotonic()
             words = (await asyncio.to_thread(follower.stdout.readline)).decode().split()
+    # The gap was seen, not found when the follower looked again after 15 seconds.
+    assert time.monotonic() - began < 12
     length, longest, digest, status = words
     assert int(length) == FLOOD_BYTES
     assert int(longest) > MESSAGE_BYTES, "nothing was lost, so nothing was tested"
