@@ -177,8 +177,7 @@ class Operations:
                 agent.pause_noticed = False
             # Always: an agent can be stopped by itself or by others, and nobody is told.
             await self._keeper.signal(agent.id, signal.SIGCONT, tree=True)
-            agent.require_alive("resume")
-            if agent.status is AgentStatus.PAUSED:
+            if agent.status is AgentStatus.PAUSED:  # else it ran, or has ended since
                 agent.resumed()
             return {"resumed": True}
 
