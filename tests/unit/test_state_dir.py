@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from descartes_fast.errors import UsageError
+from descartes_fast.server.keeper_process import start_keeper
 from descartes_fast.server.state_dir import StateDir
 
 
@@ -84,6 +85,16 @@ def test_planted_link_or_file_is_refused_and_what_it_leads_to_stays(
     assert len(list(outside.iterdir())) == 1
     (folder / name).unlink()
     StateDir(folder).close()
+
+
+def test_keepers_log_is_not_written_through_a_link(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    with tempfile.TemporaryDirectory(prefix="dfast-") as runtime:
+        (Path(runtime) / "keeper.log").symlink_to(target)
+        with pytest.raises(UsageError, match="keeper's log"):
+            start_keeper(Path(runtime), "0123456789abcdef")
+    assert target.read_text() == "precious"
 
 
 def test_directories_that_were_open_to_others_are_closed(tmp_path: Path) -> None:

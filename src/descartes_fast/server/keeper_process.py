@@ -35,15 +35,15 @@ def start_keeper(
     """Start a keeper, wait until it listens, and connect. Blocks: call it in a thread.
 
     Its socket and its log are in ``runtime_dir``, which is made with mode 0700. Raises
-    ``UsageError`` if the directory's path is too long for a socket, and
-    ``CommunicationError`` if the keeper does not start.
+    ``UsageError`` if the directory's path is too long for a socket or the log cannot be opened
+    (a symbolic link is not followed), and ``CommunicationError`` if the keeper does not start.
     """
     path = runtime_dir / _SOCKET_NAME.format(instance[:8])
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH_BYTES:
         raise UsageError(f"the path of the keeper's socket is too long: {path}")
     runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     log_path = runtime_dir / _LOG_NAME
-    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    log = _opened_log(log_path)
     command = [sys.executable, *PYTHON_OPTIONS, str(_PROGRAM)]
     command += ["--socket", str(path), "--instance", instance, "--on-disconnect", "end"]
     if agent_nofile is not None:
@@ -75,6 +75,14 @@ def start_keeper(
         keeper.reap()
         raise CommunicationError(f"the keeper did not start ({error}); see {log_path}") from None
     return keeper, connection
+
+
+def _opened_log(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, 0o600)
+    except OSError as error:
+        raise UsageError(f"cannot open the keeper's log {path}: {error.strerror}") from None
 
 
 class KeeperProcess:
