@@ -1,8 +1,8 @@
 """Following output: what agents write, in order and without a gap.
 
-PUB/SUB may lose messages. A log message's ``sequence`` is the byte offset of its data, so
-what is missing is seen, and read from the server's files. The queue is bounded for the same
-reason: what finds no room in it is read later.
+PUB/SUB may lose messages, or bring none at all. A log message's ``sequence`` is the byte
+offset of its data, so what is missing is seen, and read from the server's files. The queue
+is bounded for the same reason: what finds no room in it is read later.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from collections.abc import Callable
 from uuid import UUID
 
 from ._core import LogStreamMessage, LogStreamType, StatusUpdate, replace
-from .errors import CommunicationError, DescartesError, NotFound, OutputGone
+from .errors import DescartesError, NotFound, OutputGone
 from .feed import STATUS_PREFIX, Feed, Publication
 from .requests import AgentDetails, Requests
 from .subscription import Subscription
+from .telling import Telling
 
 __all__ = ["LogFollower", "log_topics"]
 
@@ -29,7 +30,7 @@ READ_BYTES = 256 * 1024
 _OVERTAKING_SECS = 0.05
 # Should the last publication of an agent be lost, this is when it is noticed.
 _RECHECK_SECS = 15.0
-# And this is how often the agent is asked where no status is published.
+# And this is how often the agent is asked where nothing is published, or nothing arrives.
 _POLL_SECS = 1.0
 _RETRY_SECS = 1.0
 # A server that knows of bytes and cannot give them does not have them any more.
@@ -97,7 +98,7 @@ class LogFollower(Subscription[LogStreamMessage]):
         self._exited: set[UUID] = set()
         self._finished: dict[UUID, None] = {}
         self._queued_bytes = 0
-        self._recheck_secs = _RECHECK_SECS if requests.profile.snapshot else _POLL_SECS
+        self._telling = Telling([logs, status], self._recheck)
         self._recheck_at = math.inf
         self._news = asyncio.Event()
 
@@ -106,7 +107,8 @@ class LogFollower(Subscription[LogStreamMessage]):
         for feed, topics in self._feeds:
             feed.listen(topics, self)
         try:
-            await asyncio.gather(*(feed.synced() for feed, _ in self._feeds))
+            self._telling.ask()
+            await self._telling.settle()
             await self._refresh()
         except BaseException:
             await self.aclose()
@@ -129,14 +131,20 @@ class LogFollower(Subscription[LogStreamMessage]):
 
     def rejoined(self) -> None:
         """Publications may have been missed."""
-        self._recheck_at = 0.0
-        self._news.set()
+        self._telling.ask()
+        self._recheck()
 
     def failed(self, make_error: Callable[[], DescartesError], final: bool) -> None:
-        """The server is gone for now: whoever iterates must know."""
-        self._trouble(make_error())
+        """Nothing is published now; what can still be asked for is, or that raises."""
+        self._telling.stop()
+        self._recheck()
         if final:
+            self._trouble(make_error())
             self._end()
+
+    def _recheck(self) -> None:
+        self._recheck_at = 0.0
+        self._news.set()
 
     def _output(self, message: LogStreamMessage) -> None:
         data, start = message.data, message.sequence
@@ -227,6 +235,7 @@ class LogFollower(Subscription[LogStreamMessage]):
 
     def _end(self) -> None:
         super()._end()
+        self._telling.stop()
         for feed, topics in self._feeds:
             feed.leave(topics, self)
         self._news.set()
@@ -258,8 +267,7 @@ class LogFollower(Subscription[LogStreamMessage]):
                 elif due is not None:
                     self._forget(due.agent_id)
             except DescartesError as error:
-                if not isinstance(error, CommunicationError):  # of these the feed tells
-                    self._trouble(error)
+                self._trouble(error)
                 await asyncio.sleep(_RETRY_SECS)
 
     async def _sleep(self, secs: float) -> None:
@@ -313,6 +321,7 @@ class LogFollower(Subscription[LogStreamMessage]):
                 start=cursor.next,
                 end=end,
                 agent_id=str(cursor.agent_id),
+                stream=cursor.stream.value,
             )
         )
         cursor.next = end
@@ -322,7 +331,8 @@ class LogFollower(Subscription[LogStreamMessage]):
 
     async def _refresh(self) -> None:
         """Ask how long the streams are and which agents have ended."""
-        self._recheck_at = self._loop.time() + self._recheck_secs
+        told = self._telling.reliable and self._requests.profile.snapshot
+        self._recheck_at = self._loop.time() + (_RECHECK_SECS if told else _POLL_SECS)
         try:
             if self._agent_id is not None:
                 self._learn(await self._requests.details(self._agent_id))

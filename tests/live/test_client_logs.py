@@ -19,7 +19,9 @@ from descartes_fast import (
     Subscription,
     connect,
 )
+from descartes_fast import feed as feed_module
 from descartes_fast import logs as logs_module
+from descartes_fast import telling as telling_module
 from scripted_peer import ScriptedAgent, ScriptedPeer, until
 
 OUT, ERR = LogStreamType.STDOUT, LogStreamType.STDERR
@@ -344,3 +346,48 @@ async def test_streams_that_have_ended_are_not_kept() -> None:
             for _ in range(20):
                 await rest(await client.stream_agent_logs(agent.id, from_offset=0))
             assert len(client._subscriptions) <= 2
+
+
+@pytest.mark.parametrize("fault", ["unreachable", "silent", "foreign"])
+@pytest.mark.parametrize("everybody", [False, True])
+async def test_output_is_read_where_nothing_is_published_to_us(
+    monkeypatch: pytest.MonkeyPatch, fault: str, everybody: bool
+) -> None:
+    monkeypatch.setattr(telling_module, "_PATIENCE_SECS", 0.1)
+    monkeypatch.setattr(logs_module, "_POLL_SECS", 0.05)
+    with ScriptedPeer() as peer:
+        agent = peer.add(ScriptedAgent())
+        config: dict[str, Any] = {}
+        if fault == "unreachable":
+            config["pub_endpoint"] = "tcp://127.0.0.1:9"
+        elif fault == "silent":
+            peer.echoes = False
+        else:
+            peer.echoed_id = "another"
+        async with connect(peer.endpoint, **config) as client:
+            stream = await client.stream_agent_logs(None if everybody else agent.id, from_offset=0)
+            for word in (b"one ", b"two ", b"three"):
+                peer.write(agent, word, lose=True)
+                async with asyncio.timeout(3):
+                    assert (await anext(stream)).data == word
+            peer.change(agent, AgentStatus.COMPLETED, lose=True)
+            if not everybody:
+                assert await rest(stream) == []
+
+
+async def test_publications_that_cease_are_made_up_for_by_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feed_module, "_SYNC_REPEAT_SECS", 0.05)
+    monkeypatch.setattr(logs_module, "_POLL_SECS", 0.05)
+    with ScriptedPeer() as peer:
+        agent = peer.add(ScriptedAgent())
+        config = {"heartbeat_interval_secs": 0.1, "request_timeout_secs": 0.4}
+        async with connect(peer.endpoint, **config) as client:
+            stream = await client.stream_agent_logs(agent.id, from_offset=0)
+            peer.write(agent, b"told")
+            first = await anext(stream)
+            peer.echoes = False
+            peer.write(agent, b" and read", lose=True)
+            peer.change(agent, AgentStatus.COMPLETED, lose=True)
+            assert joined([first, *await rest(stream)]) == b"told and read"

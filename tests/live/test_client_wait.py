@@ -17,8 +17,10 @@ from descartes_fast import (
     NotFound,
     connect,
 )
+from descartes_fast import feed as feed_module
+from descartes_fast import telling as telling_module
 from descartes_fast import waiting as waiting_module
-from scripted_peer import ScriptedAgent, ScriptedPeer, until
+from scripted_peer import ScriptedAgent, ScriptedPeer, until, until_async
 
 # Tries often, and gives up late.
 PATIENT = {"reconnect_delay_secs": 0.1, "max_reconnect_attempts": 100}
@@ -137,3 +139,50 @@ async def test_closing_the_client_ends_the_wait() -> None:
         async with asyncio.timeout(5):
             with pytest.raises(CommunicationError):
                 await waiting
+
+
+@pytest.mark.parametrize("fault", ["unreachable", "silent", "foreign", "no endpoint"])
+async def test_end_is_found_by_asking_where_nothing_is_published_to_us(
+    monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(telling_module, "_PATIENCE_SECS", 0.1)
+    with ScriptedPeer() as peer:
+        agent = peer.add(ScriptedAgent())
+        config: dict[str, Any] = {}
+        if fault == "unreachable":
+            config["pub_endpoint"] = "tcp://127.0.0.1:9"
+        elif fault == "silent":
+            peer.echoes = False
+        elif fault == "foreign":
+            peer.echoed_id = "another"
+        else:
+            peer.announced = "nowhere"
+        async with connect(peer.endpoint, **config) as client:
+            waiting = asyncio.ensure_future(client.wait_agent(agent.id))
+            await until(lambda: peer.count(ControlCommand) >= 2)
+            peer.change(agent, AgentStatus.FAILED, exit_code=4, lose=True)
+            async with asyncio.timeout(3):
+                assert (await waiting).exit_code == 4
+
+
+async def test_asking_stops_when_the_publications_are_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telling_module, "_PATIENCE_SECS", 0.1)
+    monkeypatch.setattr(feed_module, "_SYNC_REPEAT_SECS", 0.05)
+    with ScriptedPeer() as peer:
+        agent = peer.add(ScriptedAgent())
+        peer.echoes = False
+        config = {"heartbeat_interval_secs": 0.1, "request_timeout_secs": 0.4}
+        async with connect(peer.endpoint, **config) as client:
+            waiting = asyncio.ensure_future(client.wait_agent(agent.id))
+            await until(lambda: peer.count(ControlCommand) >= 3)
+            peer.echoes = True
+
+            async def asked_no_more() -> bool:
+                before = peer.count(ControlCommand)
+                await asyncio.sleep(2.5)  # the longest time between two questions is two
+                return peer.count(ControlCommand) == before
+
+            await until_async(asked_no_more, True, 15)
+            peer.change(agent, AgentStatus.COMPLETED, exit_code=0)
+            async with asyncio.timeout(1):
+                assert (await waiting).exit_code == 0
