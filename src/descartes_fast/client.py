@@ -397,8 +397,11 @@ class ZmqClient:
         """Return how things are and then every change, of one agent or all.
 
         The first entries are a snapshot (``data["snapshot"]`` is true), one for each agent;
-        a new one follows whenever updates may have been missed, as after a reconnect. The
-        subscription to one agent stops when that has ended.
+        a new one follows whenever updates may have been missed, as after a reconnect. An
+        agent that the server then no longer knows is told as ``terminated``, with
+        ``data["gone"]``. The subscription to one agent stops when that has ended. Where
+        nothing is published to us, iterating raises ``CommunicationError``; iterating again
+        goes on when that is over.
         """
         uuid = None if agent_id is None else agent_uuid(agent_id)
         requests = self._requests()

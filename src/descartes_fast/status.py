@@ -33,8 +33,10 @@ class StatusSubscription(Subscription[StatusUpdate]):
     """The status of one agent or all, from a server that publishes it.
 
     Begins with a snapshot (updates with ``data["snapshot"]``), and takes a new one when
-    updates may have been missed: after a reconnect, and after the queue overflowed. The
-    subscription to one agent stops after the update that says how it ended.
+    updates may have been missed: after a reconnect, and after the queue overflowed. An agent
+    that had not ended and is not among the new ones any more is told as ``terminated``,
+    with ``data["gone"]``. The subscription to one agent stops after the update that says
+    how it ended.
     """
 
     def __init__(self, requests: Requests, feed: Feed, agent_id: UUID | None) -> None:
@@ -45,6 +47,8 @@ class StatusSubscription(Subscription[StatusUpdate]):
         self._topic = STATUS_PREFIX + (str(agent_id).encode() if agent_id else b"")
         self._buffer: list[StatusUpdate] | None = None
         self._last_seq: dict[UUID, int] = {}
+        self._active: set[UUID] = set()
+        """The agents that have not ended, as far as has been told."""
         self._stale = asyncio.Event()
 
     async def start(self) -> None:
@@ -127,6 +131,7 @@ class StatusSubscription(Subscription[StatusUpdate]):
             if self._agent_id is not None:
                 found = [await self._requests.details(self._agent_id)]
                 infos: list[AgentInfo] = []
+                known = {self._agent_id}
             else:
                 infos = await self._requests.list(None, None)
                 await self._feed.synced()
@@ -142,6 +147,8 @@ class StatusSubscription(Subscription[StatusUpdate]):
         for info in infos:
             if info.id not in exact:
                 self._enter(_from_info(info))
+        for agent_id in self._active - known - {update.agent_id for update in buffer}:
+            self._enter(_gone(agent_id))
         for update in buffer:
             self._deliver(update)
 
@@ -149,17 +156,23 @@ class StatusSubscription(Subscription[StatusUpdate]):
         """Add an entry of a snapshot: past the limit, for it replaces what was lost."""
         self._entries.append(update)
         self._wake()
-        self._end_after(update)
+        self._told(update)
 
     def _deliver(self, update: StatusUpdate) -> None:
         seq = _seq(update)
         if seq is not None and seq <= self._last_seq.get(update.agent_id, 0):
             return
         self._put(update)
-        self._end_after(update)
+        self._told(update)
 
-    def _end_after(self, update: StatusUpdate) -> None:
-        if self._agent_id is not None and update.status is not None and update.status.is_terminal:
+    def _told(self, update: StatusUpdate) -> None:
+        if update.status is None:
+            return
+        if not update.status.is_terminal:
+            self._active.add(update.agent_id)
+            return
+        self._active.discard(update.agent_id)
+        if self._agent_id is not None:
             self._end()
 
 
@@ -204,7 +217,10 @@ class PolledStatus(Subscription[StatusUpdate]):
             self._put(update if first else _change(update))
             if self._agent_id is not None and status.is_terminal:
                 self._end()
-        self._known = {update.agent_id: self._known[update.agent_id] for update in updates}
+        listed = {update.agent_id for update in updates}
+        for agent_id in self._known.keys() - listed:
+            if not self._known.pop(agent_id).is_terminal:
+                self._put(_change(_gone(agent_id)))
 
 
 async def _look_up(requests: Requests, agent_ids: Iterable[UUID]) -> list[AgentDetails]:
@@ -237,6 +253,17 @@ def _from_details(details: AgentDetails) -> StatusUpdate:
     return _entry(details.agent_id, details.status, {"snapshot": True, **known})
 
 
+def _gone(agent_id: UUID) -> StatusUpdate:
+    """Return the entry of an agent that the server no longer knows: it cannot be running."""
+    return StatusUpdate(
+        agent_id=agent_id,
+        update_type=StatusUpdateType.TERMINATED,
+        status=AgentStatus.TERMINATED,
+        message="the server no longer knows this agent",
+        data={"snapshot": True, "gone": True},
+    )
+
+
 def _entry(agent_id: UUID, status: AgentStatus, data: dict[str, Any]) -> StatusUpdate:
     kind = _UPDATE_TYPES.get(status, StatusUpdateType.STATUS_CHANGED)
     return StatusUpdate(agent_id=agent_id, update_type=kind, status=status, data=data)
@@ -249,5 +276,6 @@ def _change(update: StatusUpdate) -> StatusUpdate:
         agent_id=update.agent_id,
         update_type=update.update_type,
         status=update.status,
+        message=update.message,
         data=data or None,
     )

@@ -392,3 +392,41 @@ async def test_shortage_of_descriptors_is_told_and_gets_over(
                     await client.subscribe_status_updates()
             assert is_snapshot((await take(stream, 1))[0])
             await take(await client.subscribe_status_updates(), 1)
+
+
+async def test_agents_that_vanished_are_told_as_gone_in_the_new_snapshot() -> None:
+    """As when the server was killed and started again: it knows none of the old ones."""
+    with ScriptedPeer() as peer:
+        paused, ended = peer.add(ScriptedAgent()), peer.add(ScriptedAgent())
+        async with connect(peer.endpoint, **PATIENT) as client:
+            stream = await client.subscribe_status_updates()
+            await take(stream, 2)
+            peer.change(paused, AgentStatus.PAUSED)
+            peer.change(ended, AgentStatus.COMPLETED, exit_code=0)
+            await take(stream, 2)
+            peer.agents.clear()
+            new = peer.add(ScriptedAgent())
+            peer.vanish()
+            updates = {update.agent_id: update for update in await take(stream, 2)}
+            assert set(updates) == {paused.id, new.id}
+            gone = updates[paused.id]
+            assert (gone.update_type, gone.status) == ("terminated", "terminated")
+            assert gone.data == {"snapshot": True, "gone": True}
+            peer.vanish()
+            assert [update.agent_id for update in await take(stream, 1)] == [new.id]
+
+
+async def test_agent_that_vanished_from_a_server_without_publications_is_told_as_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(status_module, "_POLL_SECS", 0.02)
+    with ScriptedPeer(features=None) as peer:
+        running, ended = peer.add(ScriptedAgent()), peer.add(ScriptedAgent(AgentStatus.FAILED))
+        async with connect(peer.endpoint) as client:
+            stream = await client.subscribe_status_updates()
+            await take(stream, 2)
+            del peer.agents[ended.id]
+            del peer.agents[running.id]
+            (update,) = await take(stream, 1)
+            assert (update.agent_id, update.status) == (running.id, "terminated")
+            assert update.data == {"gone": True}
