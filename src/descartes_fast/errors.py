@@ -196,14 +196,26 @@ class CommunicationError(AgentError):
 
 
 class OutputGone(AgentError):
-    """Output bytes ``start`` to ``end`` (exclusive) were trimmed away before they were read."""
+    """Output bytes ``start`` to ``end`` (exclusive) were trimmed away before they were read.
+
+    ``stream`` is ``"stdout"`` or ``"stderr"`` where that is not what was asked for anyway.
+    """
 
     code = "output_gone"
 
-    def __init__(self, words: str, *, start: int, end: int, agent_id: str | None = None) -> None:
+    def __init__(
+        self,
+        words: str,
+        *,
+        start: int,
+        end: int,
+        agent_id: str | None = None,
+        stream: str | None = None,
+    ) -> None:
         super().__init__(words, agent_id=agent_id)
         self.start = start
         self.end = end
+        self.stream = stream
 
 
 _BY_CODE: dict[str, type[AgentError]] = {

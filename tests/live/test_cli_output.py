@@ -46,6 +46,17 @@ def test_logs_tell_how_much_was_trimmed(cli: CommandLine) -> None:
     assert b"bytes of output are gone" in follow.stderr
 
 
+def test_logs_follow_only_the_stream_asked_for(cli: CommandLine) -> None:
+    # Of stderr more than the server keeps: its loss is no news here.
+    agent_id = cli.ended("echo out; head -c 6000000 /dev/zero >&2; exit 3")
+    out = cli("logs", "-f", agent_id)
+    assert (out.stdout, out.stderr, out.returncode) == (b"out\n", b"", 0)
+    err = cli("logs", "-f", "--stderr", agent_id)
+    assert b"bytes of output are gone" in err.stderr
+    assert 0 < len(err.stdout) < 6_000_000
+    assert set(err.stdout) == {0}
+
+
 def test_logs_tail_begins_with_the_last_lines(cli: CommandLine) -> None:
     agent_id = cli.ended("seq 1 30000")
     lines = [b"%d\n" % n for n in range(1, 30_001)]

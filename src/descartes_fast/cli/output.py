@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from .._core import LogStreamType, ZmqOutputStream, to_builtins
+from .._core import LogStreamMessage, LogStreamType, ZmqOutputStream, to_builtins
 from ..client import ZmqClient
 from . import exits, screen
 from .arguments import count, number
@@ -74,18 +74,23 @@ def add_commands(commands: Commands, shared: Parser) -> None:
 
 async def _logs(arguments: Namespace) -> int:
     stream = LogStreamType.STDERR if arguments.stderr else LogStreamType.STDOUT
+    show = screen.show_json if arguments.json else _show_on_stdout
     async with connected(arguments) as client:
         agent_id = await find(client, arguments.agent)
         offset = 0
         if arguments.tail is not None:
             offset = await tail_offset(client, agent_id, stream, arguments.tail)
-        pieces = read_stream(client, agent_id, stream, offset, follow=arguments.follow)
-        async for message in pieces:
-            if arguments.json:
-                screen.json_line(to_builtins(message))
-            else:
-                screen.write_stdout(message.data)
+        if arguments.follow:
+            async with await client.stream_agent_logs(agent_id, from_offset=offset) as messages:
+                await follow(messages, show, only=stream)
+        else:
+            async for message in read_stream(client, agent_id, stream, offset):
+                show(message)
     return exits.OK
+
+
+def _show_on_stdout(message: LogStreamMessage) -> None:
+    screen.write_stdout(message.data)
 
 
 async def _attach(arguments: Namespace) -> int:

@@ -23,46 +23,51 @@ __all__ = ["Show", "feed_stdin", "follow", "read_stream", "tail_offset"]
 Show = Callable[[LogStreamMessage], None]
 
 _PIECE_BYTES = 65_536
-_LONG_POLL_SECS = 10.0
 _READS = {
     LogStreamType.STDOUT: ControlCommandType.READ_STDOUT,
     LogStreamType.STDERR: ControlCommandType.READ_STDERR,
 }
 
 
-async def follow(messages: Subscription[LogStreamMessage], show: Show) -> None:
-    """Show an agent's output as it grows, to its last byte."""
+async def follow(
+    messages: Subscription[LogStreamMessage], show: Show, *, only: LogStreamType | None = None
+) -> None:
+    """Show an agent's output, or ``only`` one of its streams, as it grows, to its last byte."""
     ended = False
     while not ended:
         try:
             async for message in messages:
-                show(message)
+                if only in (None, message.stream_type):
+                    show(message)
             ended = True
         except OutputGone as error:
-            screen.complain(f"{error.end - error.start} bytes of output are gone: {error}")
+            if only is None or error.stream in (None, only.value):
+                _tell_loss(error.end - error.start)
+
+
+def _tell_loss(count: int) -> None:
+    screen.complain(f"{count} bytes of output are gone: the server keeps only the latest")
 
 
 async def read_stream(
-    client: ZmqClient, agent_id: UUID, stream: LogStreamType, offset: int, *, follow: bool
+    client: ZmqClient, agent_id: UUID, stream: LogStreamType, offset: int
 ) -> AsyncIterator[LogStreamMessage]:
-    """Yield one stream's pieces from ``offset`` to its present end, or to its last byte.
+    """Yield one stream's pieces from ``offset`` to its present end.
 
     Reads at offsets take nothing away from other readers.
     """
-    end = None if follow else await stream_length(client, agent_id, stream)
-    while end is None or offset < end:
-        limit = _PIECE_BYTES if end is None else min(_PIECE_BYTES, end - offset)
-        piece = await _read(client, agent_id, stream, offset, limit, wait=follow)
+    end = await stream_length(client, agent_id, stream)
+    while offset < end:
+        piece = await _read(client, agent_id, stream, offset, min(_PIECE_BYTES, end - offset))
         if piece["offset"] > offset:
-            gone = piece["offset"] - offset
-            screen.complain(f"{gone} bytes of output are gone: the server keeps only the latest")
+            _tell_loss(piece["offset"] - offset)
             offset = piece["offset"]
         if data := base64.b64decode(piece["data"] or ""):
             yield LogStreamMessage(
                 agent_id=agent_id, stream_type=stream, data=data, sequence=offset
             )
             offset += len(data)
-        elif piece["eof"] or end is not None:
+        else:
             return
 
 
@@ -74,7 +79,7 @@ async def tail_offset(client: ZmqClient, agent_id: UUID, stream: LogStreamType, 
         return end
     while position > 0:
         begin = max(0, position - _PIECE_BYTES)
-        piece = await _read(client, agent_id, stream, begin, position - begin, wait=False)
+        piece = await _read(client, agent_id, stream, begin, position - begin)
         data = base64.b64decode(piece["data"] or "")[: position - piece["offset"]]
         search = len(data) - 1 if position == end and data.endswith(b"\n") else len(data)
         while (found := data.rfind(b"\n", 0, search)) >= 0:
@@ -95,15 +100,11 @@ async def stream_length(client: ZmqClient, agent_id: UUID, stream: LogStreamType
 
 
 async def _read(
-    client: ZmqClient, agent_id: UUID, stream: LogStreamType, offset: int, limit: int, *, wait: bool
+    client: ZmqClient, agent_id: UUID, stream: LogStreamType, offset: int, limit: int
 ) -> dict[str, Any]:
-    payload: dict[str, Any] = {"offset": offset, "max_bytes": limit, "encoding": "base64"}
-    timeout_secs = client.config.request_timeout_secs
-    if wait:
-        payload["wait_secs"] = _LONG_POLL_SECS
-        timeout_secs += _LONG_POLL_SECS
-    response = await client.control_agent(agent_id, _READS[stream], payload, timeout_secs)
-    return _with(response.data, "data", "offset", "eof")
+    payload = {"offset": offset, "max_bytes": limit, "encoding": "base64"}
+    response = await client.control_agent(agent_id, _READS[stream], payload)
+    return _with(response.data, "data", "offset")
 
 
 def _with(data: Any, *names: str) -> dict[str, Any]:
