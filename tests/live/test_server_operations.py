@@ -343,6 +343,14 @@ async def test_built_in_actions_answer_and_never_show_the_environment(asking: Pe
     assert (unknown.error or "").startswith("invalid: ")
 
 
+async def test_action_with_a_long_name_in_any_script_is_looked_up(asking: Peer) -> None:
+    agent = await asking.spawn("sleep 60")
+    request = CustomActionRequest(request_id=new_id(), agent_id=agent.id, action="\u00e9" * 70_000)
+    response = await asking.ask(request)
+    assert (response.error or "").startswith("invalid: unknown action")
+    assert len(response.error) < 1000
+
+
 async def test_registered_action_answers_both_kinds_of_request(
     server: ZmqAgentServer, asking: Peer
 ) -> None:
