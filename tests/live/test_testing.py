@@ -38,7 +38,19 @@ def test_the_fixtures_work_in_a_project_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(_THEIR_CONFTEST)
     (tmp_path / "test_theirs.py").write_text(_THEIR_TEST)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "."],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:asyncio",
+            "-W",
+            "error",
+            ".",
+        ],
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -79,7 +79,8 @@ async def _perform(stage: Stage, folder: Path) -> list[int]:
     stage.say("A server starts                     $ descartes-fast serve")
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(ZmqAgentServer(config))
-        stage.explain(f"commands at {server.endpoint}, status and logs at {server.pub_endpoint}")
+        stage.explain(f"commands at {server.endpoint}")
+        stage.explain(f"status and logs at {server.pub_endpoint}")
         client = ZmqClient(ZmqRunnerConfig(endpoint=server.endpoint))
         stack.push_async_callback(client.disconnect)
         await client.connect()
