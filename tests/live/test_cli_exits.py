@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -102,33 +100,6 @@ def test_ctrl_c_is_quiet_and_exit_130(cli: CommandLine) -> None:
         assert following.wait(timeout=10) == 130
         assert following.stderr.read() == b""
     cli("kill", agent_id)
-
-
-def test_ctrl_c_during_the_imports_is_quiet_and_exit_130() -> None:
-    program = (
-        "import os, signal, sys\n"
-        "class Interrupting:\n"
-        "    def find_spec(self, name, path, target=None):\n"
-        "        if name == {name!r}:\n"
-        "            os.kill(os.getpid(), signal.SIGINT)\n"
-        "sys.meta_path.insert(0, Interrupting())\n"
-        "from descartes_fast_command import main\n"
-        "sys.exit(main())\n"
-    )
-    for name in ("descartes_fast", "descartes_fast._core", "zmq", "descartes_fast.cli.parser"):
-        done = subprocess.run(
-            [sys.executable, "-c", program.format(name=name), "ps"],
-            capture_output=True,
-            env=clean_environment(),
-            timeout=30,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (130, b""), name
-
-
-def test_the_command_begins_outside_the_package() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
-    assert project["project"]["scripts"] == {"descartes-fast": "descartes_fast_command:main"}
 
 
 def test_a_reader_that_has_gone_ends_a_command_quietly(cli: CommandLine) -> None:
