@@ -88,7 +88,7 @@ def test_spawn_left_by_ctrl_c_tells_that_the_agent_runs_on(cli: CommandLine, opt
         words = spawning.stderr.read().decode()
     (agent_id,) = cli("ps", "-q", "--active").stdout.decode().split()
     assert words == (
-        f"descartes-fast: agent {agent_id} runs on; stop it with: descartes-fast stop {agent_id}\n"
+        f"descartes-fast: agent {agent_id} runs on; to stop it: descartes-fast stop {agent_id}\n"
     )
     cli("kill", agent_id)
 

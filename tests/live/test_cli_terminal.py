@@ -31,6 +31,14 @@ def _rows(seen: str) -> list[str]:
     return [line.rstrip() for line in _ESCAPES.sub("", seen).splitlines() if line.strip()]
 
 
+def _read_lines(terminal: int, count: int) -> str:
+    """Return what a terminal shows, up to the end of a line."""
+    seen = b""
+    while seen.count(b"\n") < count or not seen.endswith(b"\n"):
+        seen += os.read(terminal, 4096)
+    return seen.decode()
+
+
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_ps_cuts_only_the_task_to_the_width(cli: CommandLine, width: int) -> None:
     agent_id = cli.spawn("sleep 60; true " + "x" * 500, "--name", "sleeper")
@@ -80,10 +88,10 @@ def test_ctrl_c_leaves_the_line(cli: CommandLine) -> None:
         [*COMMAND, "watch"], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
     ) as watching:
         os.close(theirs)
-        assert agent_id[:8].encode() in os.read(ours, 4096)
+        assert agent_id[:8] in _read_lines(ours, 1)
         watching.send_signal(signal.SIGINT)
         assert watching.wait(timeout=20) == 130
-        assert os.read(ours, 4096) == b"\r\n"
+        assert _read_lines(ours, 1) == "\r\n"
         os.close(ours)
     cli("kill", agent_id)
 
@@ -117,3 +125,24 @@ def test_serve_says_where_it_is_and_ends_with_ctrl_c(tmp_path: Path) -> None:
         os.close(ours)
     assert b"server seen is ready" in seen
     assert b"tcp://127.0.0.1:0" not in seen
+
+
+def test_spawn_follow_left_by_ctrl_c_tells_it_on_one_line(cli: CommandLine) -> None:
+    ours, theirs = pty.openpty()
+    environment = clean_environment(DESCARTES_FAST_ENDPOINT=cli.endpoint, TERM="xterm")
+    words = ["spawn", "--backend", "sh", "--follow", "echo ready; exec sleep 60"]
+    with subprocess.Popen(
+        [*COMMAND, *words], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    ) as spawning:
+        os.close(theirs)
+        assert _read_lines(ours, 1) == "ready\r\n"
+        spawning.send_signal(signal.SIGINT)
+        assert spawning.wait(timeout=20) == 130
+        seen = _read_lines(ours, 2)
+        os.close(ours)
+    (agent_id,) = cli("ps", "-q", "--active").stdout.decode().split()
+    cli("kill", agent_id)
+    short = agent_id[:8]
+    line = f"descartes-fast: agent {short} runs on; to stop it: descartes-fast stop {short}"
+    assert seen == f"\r\n{line}\r\n"
+    assert len(line) <= 80

@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 _GAP = 2  # between the columns of a table
+_line_left = False
 
 _STYLES = {
     "running": "green",
@@ -139,9 +140,11 @@ def complain(words: str) -> None:
 
 
 def leave_line() -> None:
-    """Leave the line on which a terminal shows ``^C``."""
+    """Leave the line on which a terminal shows ``^C``, unless that has been done."""
+    global _line_left
     with contextlib.suppress(OSError):
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not _line_left:
+            _line_left = True
             print(file=sys.stderr, flush=True)
 
 

@@ -132,12 +132,12 @@ def _telling_what_runs_on(agents: set[UUID]) -> Iterator[None]:
     """Where a block is left early (an error, Ctrl-C), tell which agents do not end with it."""
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError):  # Ctrl-C
+            screen.leave_line()
         if len(agents) == 1:
-            (agent_id,) = agents
-            screen.complain(
-                f"agent {agent_id} runs on; stop it with: descartes-fast stop {agent_id}"
-            )
+            agent_id = screen.short(*agents)
+            screen.complain(f"agent {agent_id} runs on; to stop it: descartes-fast stop {agent_id}")
         elif agents:
             screen.complain(f"{len(agents)} agents run on; see them with: descartes-fast ps")
         raise
