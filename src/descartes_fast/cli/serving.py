@@ -57,6 +57,7 @@ async def _serve(arguments: Namespace) -> int:
         _announce(server.endpoint, server.pub_endpoint, server.server_id, as_json=arguments.json)
 
     await server.serve_forever(on_started=announce)
+    screen.leave_line()
     return exits.OK
 
 
