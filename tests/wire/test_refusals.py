@@ -87,9 +87,7 @@ def test_offset_is_that_of_the_value_that_was_refused() -> None:
 def test_message_cut_at_any_byte_is_refused(form: str) -> None:
     for line in VECTORS:
         data = bytes.fromhex(line.get(form, ""))
-        # Cutting inside 64 KB of the same letter is one case, not 65,535.
-        cuts = [*range(min(len(data), 1500)), *range(1500, len(data), 977)]
-        for cut in cuts:
+        for cut in range(len(data)):
             with pytest.raises(ProtocolError) as caught:
                 deserialize_zmq_message(data[:cut])
             assert caught.value.offset <= cut

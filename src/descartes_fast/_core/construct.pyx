@@ -242,7 +242,10 @@ cdef int set_number(Message* message, const Field* field, object value) except -
     else:
         fits = -0x8000000000000000 <= value <= 0x7FFFFFFFFFFFFFFF
     if not fits:
-        raise refusal(record_of(message), <str><object>field.py_name, f"{value} is out of range")
+        # Python refuses to write out thousands of digits.
+        bits = value.bit_length()
+        words = f"{value}" if bits <= 128 else f"an int of {bits} bits"
+        raise refusal(record_of(message), <str><object>field.py_name, f"{words} is out of range")
     return set_slot(message, field, value)
 
 
