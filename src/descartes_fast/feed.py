@@ -28,6 +28,9 @@ _SYNC_REPEAT_SECS = 1.0
 _SYNC_TIMEOUT_SECS = 10.0
 # After half of that, or as many, the connection is taken for dead (TCP would need minutes).
 _SYNCS_BEFORE_REOPENING = 4
+# When another server takes the place of the old one this feed may be connected to it before
+# the command connection is, which is there this long after its last attempt.
+_CONNECTING_SECS = 1.0
 
 
 class Listener(Protocol):
@@ -69,11 +72,11 @@ class Feed:
         self._loop = asyncio.get_running_loop()
         self._link: Link | None = None
         self._listeners: dict[bytes, list[Listener]] = {}
-        self._syncs: dict[bytes, asyncio.Future[str]] = {}
+        self._syncs: dict[bytes, asyncio.Future[None]] = {}
         self._check: asyncio.Task[None] | None = None
         self._closed = False
-        self._foreign = False
-        """Whether another server publishes where we subscribe."""
+        self._foreign = ""
+        """The id of another server that publishes where we subscribe."""
         self._interrupted = False
         """Whether publications may have been missed before the next connection."""
         self._failing = False
@@ -106,7 +109,7 @@ class Feed:
         if self._socket() is not None:
             return
         self._close_link()
-        self._foreign = False
+        self._foreign = ""
         try:
             self._link = Link(
                 self._context,
@@ -134,9 +137,10 @@ class Feed:
         if it does not come back or another server sends it.
         """
         asked: list[bytes] = []
-        echo: asyncio.Future[str] = self._loop.create_future()
+        echo: asyncio.Future[None] = self._loop.create_future()
         started = self._loop.time()
         limit_secs = min(_SYNC_TIMEOUT_SECS, self._config.request_timeout_secs)
+        patience_secs = min(limit_secs, self._config.reconnect_delay_secs + _CONNECTING_SECS)
         reopen_at = started + min(limit_secs / 2, _SYNCS_BEFORE_REOPENING * _SYNC_REPEAT_SECS)
         try:
             while (left_secs := started + limit_secs - self._loop.time()) > 0:
@@ -147,8 +151,15 @@ class Feed:
                 self._subscribe(topic)
                 await asyncio.wait([echo], timeout=min(_SYNC_REPEAT_SECS, left_secs))
                 if echo.done():
-                    return self._check_server(echo.result())
-                if self._loop.time() >= reopen_at:
+                    return echo.result()
+                if self._foreign:
+                    if self._loop.time() >= started + patience_secs:
+                        raise CommunicationError(
+                            f"the publishing endpoint {self._server.pub_endpoint} belongs to "
+                            f"server {self._foreign!r}, not to {self._server.server_id!r}; "
+                            "set pub_endpoint"
+                        )
+                elif self._loop.time() >= reopen_at:
                     reopen_at = math.inf
                     self._interrupted = True
                     self._close_link()
@@ -206,14 +217,6 @@ class Feed:
         kind, words = type(error), str(error)
         self.fail(lambda: kind(words), final=False)
 
-    def _check_server(self, server_id: str) -> None:
-        expected = self._server.server_id
-        if self._foreign:
-            raise CommunicationError(
-                f"the publishing endpoint {self._server.pub_endpoint} belongs to server "
-                f"{server_id!r}, not to {expected!r}; set pub_endpoint"
-            )
-
     def _socket(self) -> zmq.Socket[bytes] | None:
         link = self._link
         return None if link is None or link.channel.closed else link.socket
@@ -259,15 +262,17 @@ class Feed:
             self._publish(topic, body)
 
     def _echoed(self, topic: bytes, server_id: str) -> None:
-        """An echo tells who sent it (or nothing)."""
+        """An echo tells who sent it (or nothing); another server's is no answer."""
         expected = self._server.server_id
-        self._foreign = bool(server_id and expected) and server_id != expected
+        if server_id and expected and server_id != expected:
+            self._foreign = server_id
+            self._failing = True
+            return
+        self._foreign = ""
         echo = self._syncs.get(topic)
         if echo is not None and not echo.done():
-            echo.set_result(server_id)
-        if self._foreign:
-            self._failing = True
-        elif self._failing:
+            echo.set_result(None)
+        if self._failing:
             self._rejoined()
 
     def _publish(self, topic: bytes, body: bytes) -> None:

@@ -330,7 +330,7 @@ async def test_publications_of_another_server_are_refused_by_name() -> None:
     with ScriptedPeer(server_id="right") as peer:
         agent = peer.add(ScriptedAgent())
         peer.echoed_id = "wrong"
-        async with connect(peer.endpoint) as client:
+        async with connect(peer.endpoint, reconnect_delay_secs=0.1) as client:
             with pytest.raises(CommunicationError, match="'wrong', not to 'right'") as caught:
                 await client.subscribe_status_updates()
             assert peer.pub_endpoint in str(caught.value)

@@ -6,6 +6,7 @@ import socket
 import stat
 import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,13 @@ import pytest
 from descartes_fast.errors import UsageError
 from descartes_fast.server.keeper_process import start_keeper
 from descartes_fast.server.state_dir import StateDir
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose name leaves room for a socket below it, wherever pytest's own is."""
+    with tempfile.TemporaryDirectory(prefix="dfast-", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 def test_state_dir_is_readable_by_its_user_only(tmp_path: Path) -> None:
@@ -70,11 +78,11 @@ def test_server_id_is_neither_read_nor_written_through_a_link(tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["agents", "run"])
 @pytest.mark.parametrize("planted", ["link", "file"])
 def test_planted_link_or_file_is_refused_and_what_it_leads_to_stays(
-    tmp_path: Path, name: str, planted: str
+    short_path: Path, name: str, planted: str
 ) -> None:
-    outside = tmp_path / "outside"
+    outside = short_path / "outside"
     (outside / str(uuid.uuid4())).mkdir(parents=True)
-    folder = tmp_path / "state"
+    folder = short_path / "state"
     folder.mkdir(mode=0o777)
     if planted == "link":
         (folder / name).symlink_to(outside)
