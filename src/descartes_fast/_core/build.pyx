@@ -73,8 +73,7 @@ cdef Py_ssize_t UUID_INT = _slot_offset("int")
 cdef Py_ssize_t UUID_SAFE = _slot_offset("is_safe")
 
 cdef enum:
-    KEPT_KEYS = 512     # 2^9: nine bits of a hash choose the place
-
+    KEPT_TEXTS = 512    # 2^9: nine bits of a hash choose the place
     KEPT_IDS = 1024     # 2^10, likewise
 
 cdef struct KeptId:
@@ -82,14 +81,25 @@ cdef struct KeptId:
     uint64_t tail
     PyObject* uuid
 
-cdef struct KeptKey:
+cdef struct KeptText:
     uint64_t head
     uint64_t tail
     size_t size         # 0: nothing kept here
     PyObject* text
 
-cdef KeptKey _kept_keys[KEPT_KEYS]
+cdef struct Day:
+    uint32_t number     # since 1970
+    int year
+    int month
+    int day
+
+# What was made last, for when it comes again. Plain arrays that a later one overwrites, guarded
+# by the GIL alone: without one nothing is kept. Values have their own, so that a message full
+# of them does not push out the keys.
+cdef KeptText _kept_keys[KEPT_TEXTS]
+cdef KeptText _kept_values[KEPT_TEXTS]
 cdef KeptId _kept_ids[KEPT_IDS]
+cdef Day _kept_day = Day(0, 1970, 1, 1)
 
 cdef uint64_t LAST_SECOND = 253402300799  # 9999-12-31T23:59:59Z, the last that datetime knows
 
@@ -123,9 +133,8 @@ cdef PyObject* build_i64(int64_t value) noexcept:
 cdef object build_uuid(const uint8_t* data):
     """Return the ``uuid.UUID`` of 16 bytes.
 
-    The ids of the same agents come again and again, so the last ones made are kept. Beside the
-    time to make one, a reader's dict then finds it by identity, where ``UUID.__eq__`` would be a
-    call into Python. Guarded by the GIL alone, so without one nothing is kept.
+    The ids of the same agents come again and again. Beside the time to make one, a reader's dict
+    then finds a kept one by identity, where ``UUID.__eq__`` would be a call into Python.
     """
     cdef uint64_t head, tail
     cdef KeptId* kept
@@ -185,29 +194,41 @@ cdef object build_time(const Time* time):
 
     Raises OverflowError after the year 9999, where ``datetime`` ends.
     """
-    cdef int64_t days, era, year
-    cdef uint32_t rest, day_of_era, year_of_era, day_of_year, month_index, day, month
+    cdef uint32_t days, rest
+    cdef Day other
+    cdef Day* day = &_kept_day
     if <uint64_t>time.secs > LAST_SECOND:
         raise OverflowError(f"{time.secs} seconds since 1970 are after the year 9999")
-    days = time.secs // 86400
-    rest = <uint32_t>(time.secs % 86400)
-    # Days to year, month, day: https://howardhinnant.github.io/date_algorithms.html
-    days += 719468
-    era = days // 146097
-    day_of_era = <uint32_t>(days - era * 146097)
-    year_of_era = (
-        day_of_era - day_of_era // 1460 + day_of_era // 36524 - day_of_era // 146096
-    ) // 365
-    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
-    month_index = (5 * day_of_year + 2) // 153
-    day = day_of_year - (153 * month_index + 2) // 5 + 1
-    month = month_index + 3 if month_index < 10 else month_index - 9
-    year = <int64_t>year_of_era + era * 400 + (1 if month <= 2 else 0)
+    days = <uint32_t>(<uint64_t>time.secs // 86400)
+    rest = <uint32_t>(<uint64_t>time.secs % 86400)
+    if not HAVE_GIL:
+        day = &other
+        set_day(day, days)
+    elif day.number != days:
+        set_day(day, days)
     return datetime_new(
-        <int>year, <int>month, <int>day,
+        day.year, day.month, day.day,
         <int>(rest // 3600), <int>(rest // 60 % 60), <int>(rest % 60),
         <int>(time.nanos // 1000), UTC,
     )
+
+
+cdef void set_day(Day* out, uint32_t number) noexcept:
+    """Work out the date: https://howardhinnant.github.io/date_algorithms.html"""
+    cdef uint32_t days = number + 719468
+    cdef uint32_t era = days // 146097
+    cdef uint32_t day_of_era = days - era * 146097
+    cdef uint32_t year_of_era = (
+        day_of_era - day_of_era // 1460 + day_of_era // 36524 - day_of_era // 146096
+    ) // 365
+    cdef uint32_t day_of_year = (
+        day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    )
+    cdef uint32_t month_index = (5 * day_of_year + 2) // 153
+    out.number = number
+    out.day = <int>(day_of_year - (153 * month_index + 2) // 5 + 1)
+    out.month = <int>(month_index + 3 if month_index < 10 else month_index - 9)
+    out.year = <int>(year_of_era + era * 400 + (1 if out.month <= 2 else 0))
 
 
 cdef object build_time_ns(const Time* time):
@@ -287,13 +308,14 @@ cdef PyObject* build_map(Cursor* cur, bint values) noexcept:
     for i in range(count):
         take_text(cur, &data, &size)
         key = build_kept_str(data, size)
-        if key != NULL and values:
-            value = build_any(cur)
-        elif key != NULL:
-            take_text(cur, &data, &size)
-            value = build_str(data, size)
-        else:
+        if key == NULL:
             value = NULL
+        elif values and cur.pos[0] & 0xE0 != 0xA0:
+            value = build_any(cur)
+        else:
+            # Short texts beside keys are mostly words: a mode, a level, a locale.
+            take_text(cur, &data, &size)
+            value = kept_text(_kept_values, data, size)
         failed = key == NULL or value == NULL or PyDict_SetItem(entries, key, value)
         Py_XDecRef(key)
         Py_XDecRef(value)
@@ -328,16 +350,19 @@ cdef inline PyObject* new_reference(PyObject* value) noexcept:
 cdef PyObject* build_kept_str(const uint8_t* data, size_t size) noexcept:
     """Return a str of which there are few: a map's key, a backend. Short ones are kept.
 
-    A kept str also has its hash. The cache is a plain array that a later one overwrites; it is
-    guarded by the GIL alone, so without one there is none.
+    A kept str also has its hash.
     """
+    return kept_text(_kept_keys, data, size)
+
+
+cdef inline PyObject* kept_text(KeptText* texts, const uint8_t* data, size_t size) noexcept:
     cdef uint64_t head, tail
-    cdef KeptKey* kept
+    cdef KeptText* kept
     cdef PyObject* made
     if not HAVE_GIL or size == 0 or size > 16:
         return build_str(data, size)
     load_ends(data, size, &head, &tail)
-    kept = &_kept_keys[((head ^ tail << 1 ^ size) * <uint64_t>0x9E3779B97F4A7C15) >> 55]
+    kept = &texts[((head ^ tail << 1 ^ size) * <uint64_t>0x9E3779B97F4A7C15) >> 55]
     if kept.size == size and kept.head == head and kept.tail == tail:
         return new_reference(kept.text)
     made = build_str(data, size)
