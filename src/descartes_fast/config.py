@@ -190,6 +190,11 @@ class ZmqServerConfig(_Loadable):
     or file descriptors are below their reserves. Ended agents stay listed and readable:
     the last ``retain_agents``, for ``retain_secs``, the oldest of them only as long as their
     output takes no more than half of ``state_limit_bytes``.
+
+    With ``journal`` the state directory also holds what a server needs to go on where an
+    earlier one ended: its agents, which outlive a crash, and its replies. ``keep_agents``
+    lets them outlive an orderly end too. ``journal_environment`` stores the values of the
+    environment that clients give their agents; else only the names are.
     """
 
     _table = "zmq_server"
@@ -217,6 +222,9 @@ class ZmqServerConfig(_Loadable):
     client_queue_bytes: int = 32 * _MIB
     replay_bytes: int = 32 * _MIB
     replay_secs: float = 600.0
+    journal: bool = True
+    keep_agents: bool = False
+    journal_environment: bool = False
     backends: Mapping[str, BackendConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -227,6 +235,8 @@ class ZmqServerConfig(_Loadable):
         check_texts(self)
         if self.server_id is not None and not is_server_name(self.server_id):
             raise UsageError("server_id must be 1 to 255 printable characters")
+        if self.keep_agents and not self.journal:
+            raise UsageError("keep_agents needs the journal: without it nobody knows them again")
         check_numbers(
             self,
             above_zero={

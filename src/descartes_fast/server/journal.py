@@ -1,0 +1,209 @@
+"""What must survive a restart of the server: agents, read cursors, and replies.
+
+Everything is recorded in memory at once and written by groups: what was recorded in one turn of
+the event loop is committed in one transaction, all of it or nothing. SQLite's
+``synchronous=NORMAL`` in WAL mode: a crash of any process loses nothing that was committed, a
+power cut may cost the last moments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import sqlite3
+import time
+from pathlib import Path
+from typing import Self
+from uuid import UUID
+
+from ..errors import ServerBusy
+from .journal_records import AgentRecord, SavedReply
+from .journal_store import Changes, JournalStore
+
+__all__ = ["AgentRecord", "Journal", "NoJournal"]
+
+_log = logging.getLogger(__name__)
+
+_RETRY_SECS = 1.0
+
+
+class NoJournal:
+    """The journal's interface, with nothing kept: ``journal = false``."""
+
+    def __init__(self) -> None:
+        self.journal_id = secrets.token_hex(16)
+        """Tells one memory of requests from another: kept with the journal."""
+        self.instance = secrets.token_hex(8)
+        """What the agents of this state directory are marked with."""
+        self.trouble: str | None = None
+        """Why nothing can be committed at the moment, in words."""
+        self._last_number = 0
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is kept, and :meth:`committed` worth waiting for."""
+        return False
+
+    def agents(self) -> list[AgentRecord]:
+        """Return the agents that were in the journal when it was opened, the oldest first."""
+        return []
+
+    def replies(self) -> list[SavedReply]:
+        """Return the replies that were in the journal when it was opened, the oldest first."""
+        return []
+
+    def save_agent(self, record: AgentRecord) -> None:
+        """Record an agent's state; it takes the place of what is known of that agent."""
+
+    def remove_agent(self, agent_id: UUID) -> None:
+        """Record that an agent's retention is over, or that it never came to be."""
+
+    def save_cursor(self, agent_id: UUID, stream: str, offset: int) -> None:
+        """Record how far ``stream`` ("stdout" or "stderr") was read by consuming reads."""
+
+    def begin(self, memory: str, key: str) -> int:
+        """Record that a request is being carried out; return the number of that."""
+        self._last_number += 1
+        return self._last_number
+
+    def save_reply(self, memory: str, key: str, reply: bytes) -> int:
+        """Record a reply; return its number."""
+        self._last_number += 1
+        return self._last_number
+
+    def withdraw(self, memory: str, number: int) -> None:
+        """Record that what :meth:`begin` gave this number is over."""
+
+    def forget_replies(self, memory: str, before: int) -> None:
+        """Record that replies with lower numbers are not needed any more."""
+
+    async def committed(self) -> None:
+        """Return when all that was recorded so far is in the database.
+
+        Raises ``ServerBusy`` with the reason while the disk refuses it; what was recorded is kept,
+        and tried again every second.
+        """
+
+    async def aclose(self) -> None:
+        """Commit what is left and close; twice is fine."""
+
+
+class Journal(NoJournal):
+    """The journal in a file. Made by :meth:`open`, then used on one event loop."""
+
+    def __init__(self, store: JournalStore) -> None:
+        super().__init__()
+        self.journal_id = store.journal_id
+        self.instance = store.instance
+        self._store = store
+        self._last_number = max((saved.number for saved in store.replies), default=0)
+        self._pending = Changes()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._turn: asyncio.Handle | None = None
+        self._closed = False
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Return the journal in the file ``path``, made if there is none; blocks on the disk.
+
+        Raises ``UsageError`` for a file of a newer version, and for one that is broken.
+        """
+        return cls(JournalStore(path))
+
+    @property
+    def keeps(self) -> bool:
+        return True
+
+    def agents(self) -> list[AgentRecord]:
+        return self._store.agents
+
+    def replies(self) -> list[SavedReply]:
+        return self._store.replies
+
+    def save_agent(self, record: AgentRecord) -> None:
+        self._pending.save_agent(record.id, record)
+        self._schedule()
+
+    def remove_agent(self, agent_id: UUID) -> None:
+        self._pending.save_agent(agent_id, None)
+        self._schedule()
+
+    def save_cursor(self, agent_id: UUID, stream: str, offset: int) -> None:
+        self._pending.cursors[agent_id, stream] = offset
+        self._schedule()
+
+    def begin(self, memory: str, key: str) -> int:
+        return self._save_reply(memory, key, None)
+
+    def save_reply(self, memory: str, key: str, reply: bytes) -> int:
+        return self._save_reply(memory, key, reply)
+
+    def _save_reply(self, memory: str, key: str, reply: bytes | None) -> int:
+        number = self._last_number = self._last_number + 1
+        saved = SavedReply(number, memory, key, time.time_ns(), reply)
+        self._pending.replies[number] = saved
+        self._schedule()
+        return number
+
+    def withdraw(self, memory: str, number: int) -> None:
+        self._pending.withdraw(memory, number)
+        self._schedule()
+
+    def forget_replies(self, memory: str, before: int) -> None:
+        self._pending.forget(memory, before)
+        self._schedule()
+
+    async def committed(self) -> None:
+        if self.trouble is not None:
+            raise ServerBusy(self.trouble)
+        if not self._pending:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._closed = True
+            if self._turn is not None:
+                self._turn.cancel()
+            if self._pending:
+                self._commit()
+            if self.trouble is not None:
+                _log.error("%s; what was recorded last is lost", self.trouble)
+            await asyncio.to_thread(self._store.close)
+
+    def _schedule(self) -> None:
+        if self._turn is None and not self._closed:
+            self._turn = asyncio.get_running_loop().call_soon(self._commit)
+
+    def _commit(self) -> None:
+        self._turn = None
+        changes, self._pending = self._pending, Changes()
+        waiters, self._waiters = self._waiters, []
+        try:
+            self._store.write(changes)
+        except sqlite3.Error as error:
+            self._fail(changes, error)
+        else:
+            self.trouble = None
+        for waiter in waiters:
+            if waiter.done():
+                continue
+            if self.trouble is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(ServerBusy(self.trouble))
+
+    def _fail(self, changes: Changes, error: sqlite3.Error) -> None:
+        if self.trouble is None:
+            _log.error("the journal cannot be written: %s", error)
+        self.trouble = f"the journal cannot be written: {error}"
+        changes.overlay(self._pending)
+        self._pending = changes
+        if not self._closed:
+            with contextlib.suppress(RuntimeError):
+                loop = asyncio.get_running_loop()
+                self._turn = loop.call_later(_RETRY_SECS, self._commit)

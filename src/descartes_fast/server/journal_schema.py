@@ -1,0 +1,118 @@
+"""The journal's database: its file, its tables, and the steps from each version to the next."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sqlite3
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..errors import UsageError
+
+__all__ = ["STEPS", "open_database"]
+
+Step = Callable[[sqlite3.Connection], None]
+
+
+def open_database(path: Path, steps: Sequence[Step] | None = None) -> sqlite3.Connection:
+    """Return the database in ``path``, made or brought to the newest version.
+
+    In WAL mode with ``synchronous=NORMAL``, transactions are begun and ended by hand, and nothing
+    is checkpointed by itself. The file and what SQLite puts beside it are for their user only.
+    Raises ``UsageError`` if it is of a newer version, broken, or not to be used; it is left as it
+    is then.
+    """
+    steps = STEPS if steps is None else steps
+    try:
+        _make_private(path)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    except (OSError, sqlite3.Error) as error:
+        raise UsageError(f"the journal {path} cannot be opened: {error}") from None
+    try:
+        _migrate(connection, path, steps)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise broken(path, error) from None
+        raise
+    return connection
+
+
+def broken(path: Path, error: sqlite3.Error) -> UsageError:
+    """Return the error for a journal that cannot be read."""
+    return UsageError(
+        f"the journal {path} cannot be read: {error}. Restore it, or move it away together with "
+        f"{path.name}-wal to start with an empty one: what it knew of earlier agents and requests "
+        "is not known then"
+    )
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Step]) -> None:
+    """Take the steps that this database has not taken yet: all of them, or none."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(steps):
+        raise UsageError(
+            f"the journal {path} is of a newer version ({version}; this one knows {len(steps)}): "
+            "use the program that made it, or one that is newer"
+        )
+    if version == len(steps):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for step in steps[version:]:
+            step(connection)
+        connection.execute(f"PRAGMA user_version={len(steps)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _make_private(path: Path) -> None:
+    """Make the file with mode 0600, or see to it that what is there is one of this user."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise UsageError(f"the journal {path} is not a file of this user")
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+def _first(connection: sqlite3.Connection) -> None:
+    """Version 1: who the journal is, the agents, and the replies in the order of their numbers."""
+    connection.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
+    connection.executemany(
+        "INSERT INTO meta VALUES (?, ?)",
+        [("journal_id", secrets.token_hex(16)), ("instance", secrets.token_hex(8))],
+    )
+    connection.execute(
+        """CREATE TABLE agents (
+            id BLOB PRIMARY KEY, name TEXT, model_backend TEXT, task TEXT, pause_policy TEXT,
+            status TEXT, seq INTEGER, started_at_ns INTEGER, output_limit_bytes INTEGER,
+            output_policy TEXT, metadata BLOB, config BLOB, request_key TEXT,
+            stop_grace_secs REAL, pid INTEGER, start_ticks INTEGER, ended_at_ns INTEGER,
+            exit_code INTEGER, signal INTEGER, message TEXT, paused_at_ns INTEGER,
+            pause_mode TEXT, pause_noticed INTEGER, stop_asked INTEGER, stdout_start INTEGER,
+            stdout_end INTEGER, stderr_start INTEGER, stderr_end INTEGER, stdout_cursor INTEGER,
+            stderr_cursor INTEGER, user_secs REAL, system_secs REAL, max_rss_bytes INTEGER
+        )"""
+    )
+    connection.execute(
+        """CREATE TABLE replies (
+            memory TEXT, number INTEGER, key TEXT, saved_at_ns INTEGER, reply BLOB,
+            PRIMARY KEY (memory, number)
+        ) WITHOUT ROWID"""
+    )
+
+
+STEPS: tuple[Step, ...] = (_first,)
+"""The step to each version; the last one's number is the version of this program."""
