@@ -39,7 +39,7 @@ class Holdings:
 
     @classmethod
     def now(cls) -> Holdings:
-        return cls(_descendants(), _descriptors(), _open_contexts())
+        return cls(descendants(), _descriptors(), _open_contexts())
 
     def more_than(self, before: Holdings) -> list[str]:
         """Return what is here and was not in ``before``, a line each."""
@@ -76,7 +76,7 @@ def wait_until_nothing_more(before: Holdings) -> list[str]:
 
 def reap_orphans(before: Holdings) -> None:
     """Collect the ended processes this one has inherited, so that no zombie stays."""
-    for pid in _descendants().keys() - before.processes.keys():
+    for pid in descendants().keys() - before.processes.keys():
         try:
             os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:
@@ -105,7 +105,7 @@ def _watch(look: Callable[[], list[str]]) -> list[str]:
     return left
 
 
-def _descendants() -> dict[int, str]:
+def descendants() -> dict[int, str]:
     """Return the processes below this one by pid; none where there is no /proc."""
     parents: dict[int, int] = {}
     words: dict[int, str] = {}
