@@ -1,4 +1,4 @@
-"""One reply in ten is lost: whoever asks again under the same id gets one process for each spawn."""
+"""One reply in ten is lost: who asks again under the same id gets one process for each spawn."""
 
 from __future__ import annotations
 
