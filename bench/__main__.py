@@ -6,7 +6,7 @@ import importlib
 import sys
 
 BENCHMARKS = {
-    "codec": "encoding and decoding beside msgspec, msgpack, ormsgpack and json",
+    "codec": "encoding and decoding beside other libraries; --check: the targets",
     "compare": "two builds by their ratios: --base JSON... --head JSON...",
 }
 

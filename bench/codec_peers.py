@@ -16,9 +16,11 @@ from descartes_fast import deserialize_zmq_message, serialize_zmq_message, to_bu
 from descartes_fast._core.schema import ENVELOPES, RECORDS, Field, Record
 
 from .codec_messages import MESSAGES
+from .codec_targets import OURS, PEER, PLAIN
 
-LIBRARIES = ("descartes-fast", "msgspec", "msgpack", "ormsgpack", "json")
-TYPED = ("descartes-fast", "msgspec")
+LIBRARIES = (OURS, PEER, "msgpack", "ormsgpack", "json")
+TYPED = (OURS, PEER)
+DECODERS = (*LIBRARIES, PLAIN)
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,10 @@ def codec(library: str, name: str) -> Codec:
     """Return one library's codec for the message of that name, checked to give it back."""
     message = MESSAGES[name]
     data = serialize_zmq_message(message)
-    if library == "descartes-fast":
+    if library == OURS:
         found = Codec(message, data, serialize_zmq_message, deserialize_zmq_message)
-    elif library == "msgspec":
-        decode = msgspec.msgpack.Decoder(msgspec_union()).decode
+    elif library in (PEER, PLAIN):
+        decode = msgspec.msgpack.Decoder(msgspec_union(library == PLAIN)).decode
         encode = msgspec.msgpack.Encoder(uuid_format="bytes").encode
         found = Codec(decode(data), data, encode, decode)
     elif library == "json":
@@ -74,22 +76,23 @@ def codec(library: str, name: str) -> Codec:
     return found
 
 
-def msgspec_union() -> Any:
+def msgspec_union(plain: bool) -> Any:
     """Return the union of all messages, as msgspec types made from the same table."""
     known: dict[str, Any] = {}
+    types = TYPES | ({"uuid": bytes, "uuid_list": list[bytes], "word": str} if plain else {})
     for record in RECORDS:
-        known[record.name] = _struct(record, known)
+        known[record.name] = _struct(record, known, types)
     union: Any = known[ENVELOPES[0].name]
     for record in ENVELOPES[1:]:
         union |= known[record.name]
     return union
 
 
-def _struct(record: Record, known: dict[str, Any]) -> Any:
+def _struct(record: Record, known: dict[str, Any], types: dict[str, Any]) -> Any:
     fields: list[Any] = []
     last_required = max((i for i, f in enumerate(record.fields) if f.required), default=-1)
     for i, field in enumerate(record.fields):
-        kind = _type(field, known)
+        kind = _type(field, known, types)
         if i <= last_required:
             fields.append((field.name, kind))
         elif field.optional:
@@ -104,14 +107,14 @@ def _struct(record: Record, known: dict[str, Any]) -> Any:
     )
 
 
-def _type(field: Field, known: dict[str, Any]) -> Any:
+def _type(field: Field, known: dict[str, Any], types: dict[str, Any]) -> Any:
     kind: Any
-    if field.kind == "word":
+    if field.kind in types:
+        kind = types[field.kind]
+    elif field.kind == "word":
         kind = field.of
     elif field.kind == "nested":
         kind = known[str(field.of)]
-    elif field.kind == "nested_list":
-        kind = list[known[str(field.of)]]  # type: ignore[misc]
     else:
-        kind = TYPES[field.kind]
+        kind = list[known[str(field.of)]]  # type: ignore[misc]
     return kind | None if field.optional and kind is not Any else kind

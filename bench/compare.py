@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from .codec import OURS, PEER
+from .codec_targets import OURS, PEER
 
 Ratios = dict[tuple[str, str], float]
 

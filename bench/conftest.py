@@ -1,0 +1,113 @@
+"""Fixtures of the benchmarks: the scale, and rounds of all contestants in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from .contestants import Absent, Contestant
+
+Starts = dict[str, Callable[[], Contestant]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("descartes-fast benchmarks")
+    group.addoption("--quick", action="store_true", help="small scales and few rounds")
+
+
+@pytest.fixture(scope="session")
+def quick(request: pytest.FixtureRequest) -> bool:
+    """Whether this run only wants to see that everything works, roughly."""
+    return bool(request.config.getoption("--quick"))
+
+
+@dataclass
+class Lineup:
+    """The contestants of a layer that are here, ours first, and why the others are not."""
+
+    running: list[Contestant]
+    absent: dict[str, str]
+
+    def close(self) -> None:
+        for contestant in self.running:
+            contestant.close()
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Callable[[Starts], Lineup]]:
+    """Start contestants, once for the module; those of the first call end with it."""
+    with ExitStack() as stack:
+
+        def started(starts: Starts) -> Lineup:
+            lineup = Lineup([], {})
+            stack.callback(lineup.close)
+            for name, make in starts.items():
+                try:
+                    lineup.running.append(make())
+                except Absent as reason:
+                    lineup.absent[name] = str(reason)
+            assert lineup.running, lineup.absent
+            assert lineup.running[0].kind == "ours", lineup.absent
+            return lineup
+
+        yield started
+
+
+@pytest.fixture
+def measure(benchmark: Any, request: pytest.FixtureRequest, quick: bool) -> Callable[..., None]:
+    """Have all contestants do rounds of the same work in turn, and note their figures.
+
+    pytest-benchmark times our rounds; before each, outside of that time, the others do theirs.
+    So whatever slows the machine down for a while slows all of them. The first round of
+    each is not counted. ``check`` is given each round's figures afterwards.
+    """
+
+    def in_turn(
+        lineup: Lineup,
+        *,
+        unit: str,
+        rounds: int = 7,
+        check: Callable[[dict[str, Any]], None] | None = None,
+        value: str = "rate",
+        lower_is_better: bool = False,
+        only: Callable[[Contestant], bool] = lambda contestant: True,
+        **work: Any,
+    ) -> None:
+        rounds = min(rounds, 2) if quick else rounds
+        taking_part = [contestant for contestant in lineup.running if only(contestant)]
+        ours, others = taking_part[0], taking_part[1:]
+        found: dict[str, list[dict[str, Any]]] = {each.name: [] for each in taking_part}
+        for contestant in taking_part:
+            contestant.round(**work)
+
+        def run_others() -> None:
+            for contestant in others:
+                found[contestant.name].append(contestant.round(**work))
+
+        def run_ours() -> None:
+            found[ours.name].append(ours.round(**work))
+
+        benchmark.pedantic(run_ours, setup=run_others, rounds=rounds)
+        benchmark.extra_info.update(
+            figure=request.node.name.removeprefix("bench_"),
+            unit=unit,
+            value=value,
+            lower_is_better=lower_is_better,
+            work=work,
+            quick=quick,
+            absent=lineup.absent,
+            contestants=[
+                {"name": each.name, "kind": each.kind, "rounds": found[each.name]}
+                for each in taking_part
+            ],
+        )
+        for each in taking_part:
+            for figures in found[each.name]:
+                if check is not None:
+                    check(figures)
+
+    return in_turn

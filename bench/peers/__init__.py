@@ -1,0 +1,1 @@
+"""What a user would otherwise write or take, run as its own documentation says."""
