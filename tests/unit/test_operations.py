@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -19,9 +20,11 @@ from descartes_fast.errors import (
 )
 from descartes_fast.server.actions import Actions
 from descartes_fast.server.agent import Agent
+from descartes_fast.server.journal import NoJournal
 from descartes_fast.server.keeper_link import KeeperLink
 from descartes_fast.server.operations import Operations, consumes, mutates
 from descartes_fast.server.queries import Queries
+from descartes_fast.server.tasks import Tasks
 from unit.fake_keeper import FakeKeeper, Recorder, ended, made_agent, running_agent, started
 
 
@@ -31,11 +34,20 @@ def keeper() -> FakeKeeper:
 
 
 @pytest.fixture
-def operations(keeper: FakeKeeper) -> Operations:
+async def background() -> AsyncIterator[Tasks]:
+    tasks = Tasks()
+    yield tasks
+    await tasks.aclose()
+
+
+@pytest.fixture
+def operations(keeper: FakeKeeper, background: Tasks) -> Operations:
     return Operations(
         cast(KeeperLink, keeper),
         Actions(1.0),
         Queries(ThreadPoolExecutor(1), ThreadPoolExecutor(1), timeout_secs=1.0),
+        NoJournal(),
+        background,
         pub_endpoint="ipc:///nowhere",
         stop_grace_secs=5.0,
         longest_wait_secs=1.0,

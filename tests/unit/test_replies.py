@@ -78,6 +78,8 @@ async def test_repeat_while_in_progress_gets_the_first_ones_reply(memory: ReplyM
     first, second = memory.recall(key), memory.recall(key)
     assert isinstance(first, asyncio.Future)
     assert first is second
+    memory.keep(key, b"reply")
+    assert memory.recall(key) is first  # it waits until the reply may be known
     memory.finish(key, b"reply")
     assert await first == b"reply"
     assert memory.recall(key) == b"reply"
@@ -102,6 +104,6 @@ async def test_refusal_that_is_not_kept_still_reaches_the_waiting_repeat(
     memory.begin(key)
     waiting = memory.recall(key)
     assert isinstance(waiting, asyncio.Future)
-    memory.finish(key, b"busy", keep=False)
+    memory.finish(key, b"busy")
     assert await waiting == b"busy"
     assert memory.recall(key) is None

@@ -22,6 +22,7 @@ from .envelope import Envelope
 from .health import Health
 from .housekeeping import keep_house
 from .identity import ServerIdentity
+from .journal import Journal, NoJournal
 from .keeper_link import KeeperLink
 from .keeper_loss import end_agents_without_keeper
 from .limits import Reserves
@@ -75,6 +76,7 @@ async def assemble(
     state_dir = StateDir(config.state_path())
     stack.callback(state_dir.close)
     await asyncio.to_thread(state_dir.remove_leftovers)
+    journal = await _journal(stack, config, state_dir)
     bound = await _bind(stack, config, counters)
     identity = ServerIdentity(
         server_id=config.server_id or state_dir.server_id(),
@@ -82,6 +84,7 @@ async def assemble(
         pub_endpoint=config.advertise_pub or bound.pub_endpoint,
         max_agents=config.max_agents,
         publishes_status=config.enable_status_updates,
+        journal_id=journal.journal_id,
     )
 
     files = _threads(stack, "files")
@@ -118,13 +121,15 @@ async def assemble(
 
     reserves = Reserves(config, state_dir.path, registry.output_bytes)
     health = Health(keeper, reserves, accepting=lambda: dispatcher.accepting)
-    replay = Replay(config.replay_bytes, config.replay_secs)
+    replay = Replay(config.replay_bytes, config.replay_secs, journal)
     longest_wait_secs = config.request_timeout_secs * _WAIT_MARGIN
     queries = Queries(files, filters, timeout_secs=longest_wait_secs)
     operations = Operations(
         keeper,
         actions,
         queries,
+        journal,
+        background,
         pub_endpoint=identity.pub_endpoint,
         stop_grace_secs=config.stop_grace_secs,
         longest_wait_secs=longest_wait_secs,
@@ -138,6 +143,7 @@ async def assemble(
         reserves,
         health,
         state_dir,
+        journal,
         observer,
         background,
         remove_output,
@@ -151,6 +157,7 @@ async def assemble(
         queries=queries,
         health=health,
         replay=replay,
+        journal=journal,
         counters=counters,
         request_timeout_secs=config.request_timeout_secs,
     )
@@ -166,6 +173,16 @@ async def assemble(
         dispatcher=dispatcher,
         service=service,
     )
+
+
+async def _journal(
+    stack: AsyncExitStack, config: ZmqServerConfig, state_dir: StateDir
+) -> NoJournal:
+    if not config.journal:
+        return NoJournal()
+    journal = await asyncio.to_thread(Journal.open, state_dir.path / "journal.sqlite")
+    stack.push_async_callback(journal.aclose)
+    return journal
 
 
 def _threads(stack: AsyncExitStack, purpose: str) -> ThreadPoolExecutor:

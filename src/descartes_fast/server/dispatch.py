@@ -51,11 +51,13 @@ from .agent import Agent
 from .batch import run_batch
 from .health import Health
 from .identity import ServerIdentity
+from .journal import NoJournal
 from .operations import Operations
 from .queries import Queries
 from .refusals import Request, Response, as_agent_error, refusal, refusal_of_unknown
 from .registry import Registry
 from .replay import Replay, ReplySlot
+from .replies import UNFINISHED
 from .spawner import Spawner
 from .statistics import Counters
 
@@ -71,7 +73,15 @@ _LONGEST_LISTING_CHARACTERS = 2 * 1024 * 1024  # of four bytes each: within a me
 # Nothing was done and nothing decided: a repeat may fare better.
 _NOT_REMEMBERED = (ServerBusy, ShuttingDown, WouldBlock)
 
+# Carried out whatever the journal says: a full disk must not keep an agent running.
+_ENDINGS = frozenset({ControlCommandType.STOP, ControlCommandType.KILL})
+
 _LONG_ID = InvalidContext(f"a request id may have {_LONGEST_REQUEST_ID} characters")
+_ENDED_BEFORE = ShuttingDown("the server ended before this did")
+_UNFINISHED = ExecutionError(
+    "the server ended while this was being carried out: it may have been done, in part or "
+    "altogether, and is not done again"
+)
 
 
 class Dispatcher:
@@ -88,6 +98,7 @@ class Dispatcher:
         queries: Queries,
         health: Health,
         replay: Replay,
+        journal: NoJournal,
         counters: Counters,
         request_timeout_secs: float,
     ) -> None:
@@ -101,6 +112,7 @@ class Dispatcher:
         self._queries = queries
         self._health = health
         self._replay = replay
+        self._journal = journal
         self._counters = counters
         self._request_timeout_secs = request_timeout_secs
         self._handlers: dict[type[Any], Callable[[Any, str], Any]] = {
@@ -135,9 +147,13 @@ class Dispatcher:
         slot = self._replay.slot(principal, request, body)
         if slot is not None:
             known = slot.memory.recall(slot.key)
+            if known is UNFINISHED:
+                return self._refuse(request, _UNFINISHED, slot)
             if known is not None:
                 self._counters.replayed += 1
                 return known if isinstance(known, bytes) else _wait_for(known)
+            if self._journal.trouble is not None and not _is_ending(request):
+                return self._refuse(request, ServerBusy(self._journal.trouble))
         return self._answer(handler, request, slot)
 
     def _handler_of_subclass(self, message: ZmqMessage) -> Callable[[Any, str], Any] | None:
@@ -151,37 +167,81 @@ class Dispatcher:
         try:
             outcome = handler(request, "" if slot is None else slot.key)
             if type(outcome) is CoroutineType:
-                if slot is not None:
-                    slot.memory.begin(slot.key)
-                return self._answer_later(request, outcome, slot)
+                if slot is None:
+                    return self._answer_later(request, outcome)
+                slot.memory.begin(slot.key, intent=slot.intent)
+                return self._answer_once(request, outcome, slot)
             reply = self._encoded(request, outcome)
         except Exception as error:
+            # Nothing was done: who repeats it after a crash may get another answer.
             return self._refuse(request, as_agent_error(error), slot)
-        if slot is not None:
-            slot.memory.keep(slot.key, reply)
-        return reply
+        if slot is None:
+            return reply
+        slot.memory.keep(slot.key, reply)
+        if not self._journal.keeps:
+            return reply
+        slot.memory.begin(slot.key)
+        return self._when_stored(slot, reply)
 
     async def _answer_later(
-        self, request: Request, outcome: Coroutine[Any, Any, Response], slot: ReplySlot | None
+        self, request: Request, outcome: Coroutine[Any, Any, Response]
     ) -> bytes:
+        try:
+            return self._encoded(request, await outcome)
+        except asyncio.CancelledError:
+            if self.accepting:
+                raise
+            return self._refuse(request, _ENDED_BEFORE)
+        except Exception as error:
+            return self._refuse(request, as_agent_error(error))
+
+    async def _answer_once(
+        self, request: Request, outcome: Coroutine[Any, Any, Response], slot: ReplySlot
+    ) -> bytes:
+        """Carry a request out, and return the reply when a later server would know it too."""
         reply: bytes | None = None
-        keep = True
         try:
             try:
+                if slot.intent and self._journal.keeps:
+                    await self._journal.committed()
                 reply = self._encoded(request, await outcome)
+                slot.memory.keep(slot.key, reply)
             except asyncio.CancelledError:
                 if self.accepting:
                     raise
-                keep = False
-                reply = self._refuse(request, ShuttingDown("the server ended before this did"))
+                return (reply := self._refuse(request, _ENDED_BEFORE))
             except Exception as error:
                 failure = as_agent_error(error)
-                keep = not isinstance(failure, _NOT_REMEMBERED)
-                reply = self._refuse(request, failure)
+                reply = self._refuse(request, failure, slot)
+                if isinstance(failure, _NOT_REMEMBERED):
+                    slot.memory.withdraw(slot.key)
+            if self._journal.keeps:
+                await self._stored()
             return reply
         finally:
-            if slot is not None:
-                slot.memory.finish(slot.key, reply, keep=keep)
+            outcome.close()  # if it was never begun
+            slot.memory.finish(slot.key, reply)
+
+    async def _when_stored(self, slot: ReplySlot, reply: bytes) -> bytes:
+        try:
+            await self._stored()
+            return reply
+        finally:
+            slot.memory.finish(slot.key, reply)
+
+    async def _stored(self) -> None:
+        """Wait for the commit of a reply.
+
+        What was done was done: its reply goes out also when it cannot be stored, and when the
+        server ends, which commits what is left.
+        """
+        try:
+            await self._journal.committed()
+        except ServerBusy:
+            pass
+        except asyncio.CancelledError:
+            if self.accepting:
+                raise
 
     def _encoded(self, request: Request, response: Response) -> bytes:
         try:
@@ -193,11 +253,11 @@ class Dispatcher:
 
     # -- the requests ----------------------------------------------------------------
 
-    async def _spawn(self, request: SpawnRequest, _: str) -> SpawnResponse:
+    async def _spawn(self, request: SpawnRequest, key: str) -> SpawnResponse:
         try:
             self._require_accepting()
-            agent = await self._spawner.spawn(
-                request.config, request.timeout_secs, request.metadata
+            agent = self._spawner.earlier(key) or await self._spawner.spawn(
+                request.config, request.timeout_secs, request.metadata, key
             )
         except BaseException:
             self._counters.spawn_failures += 1
@@ -358,6 +418,13 @@ def _short(request_id: str) -> str:
 
 def _with_short_id(request: Request) -> Request:
     return replaced(request, request_id=_short(request.request_id))
+
+
+def _is_ending(request: Request) -> bool:
+    return (
+        isinstance(request, (ControlCommand, BatchControlCommand))
+        and request.command_type in _ENDINGS
+    )
 
 
 def _is_quick(request: Request) -> bool:

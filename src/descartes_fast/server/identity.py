@@ -22,6 +22,8 @@ class ServerIdentity:
     pub_endpoint: str
     max_agents: int
     publishes_status: bool
+    journal_id: str
+    """Which memory of requests it has: with another one, what was repeated would be new."""
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _started: float = field(default_factory=time.monotonic)
 
@@ -33,6 +35,7 @@ class ServerIdentity:
         """Return the metadata of a health check."""
         return {
             "server_id": self.server_id,
+            "journal_id": self.journal_id,
             "endpoint": self.endpoint,
             "pub_endpoint": self.pub_endpoint,
             "max_agents": str(self.max_agents),

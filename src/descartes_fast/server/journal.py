@@ -47,11 +47,11 @@ class NoJournal:
         return False
 
     def agents(self) -> list[AgentRecord]:
-        """Return the agents that were in the journal when it was opened, the oldest first."""
+        """Return, once, the agents that were in the journal when it was opened, by their age."""
         return []
 
     def replies(self) -> list[SavedReply]:
-        """Return the replies that were in the journal when it was opened, the oldest first."""
+        """Return, once, the replies that were in the journal when it was opened, by their age."""
         return []
 
     def save_agent(self, record: AgentRecord) -> None:
@@ -117,10 +117,12 @@ class Journal(NoJournal):
         return True
 
     def agents(self) -> list[AgentRecord]:
-        return self._store.agents
+        found, self._store.agents = self._store.agents, []
+        return found
 
     def replies(self) -> list[SavedReply]:
-        return self._store.replies
+        found, self._store.replies = self._store.replies, []
+        return found
 
     def save_agent(self, record: AgentRecord) -> None:
         self._pending.save_agent(record.id, record)

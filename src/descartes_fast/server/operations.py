@@ -6,14 +6,16 @@ or time is a coroutine.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from .._core import AgentStatus, ControlCommandType, LogStreamType, PauseMode, to_builtins
-from ..errors import InvalidState, NotFound, Unsupported
+from ..errors import CommunicationError, InvalidState, NotFound, ServerBusy, Unsupported
 from .actions import Actions
 from .agent import Agent
+from .journal import NoJournal
 from .keeper_link import KeeperLink
 from .payloads import (
     ActionPayload,
@@ -26,10 +28,12 @@ from .payloads import (
 )
 from .queries import Queries
 from .reading import read_now, read_when_there
+from .tasks import Tasks
 
 __all__ = ["Operations", "consumes", "mutates"]
 
 Answer = Any
+_Result = TypeVar("_Result")
 
 PAUSE_NOTICE = b'{"type":"pause"}\n'
 RESUME_NOTICE = b'{"type":"resume"}\n'
@@ -66,6 +70,11 @@ class Operations:
 
     ``pub_endpoint`` is what ``stream_logs`` tells. ``longest_wait_secs`` bounds the wait of a read;
     ``releases`` says that agents wait until their output is read (``output_policy = "wait"``).
+    Read cursors go into ``journal``; ``background`` runs what a reply does not wait for.
+
+    What the keeper is asked to do it is asked under the request's key, so that a request that is
+    repeated after a crash is not carried out twice. Stopping and waking processes has no key: a
+    pause is what is true when it is answered, whatever was done in between.
     """
 
     def __init__(
@@ -73,6 +82,8 @@ class Operations:
         keeper: KeeperLink,
         actions: Actions,
         queries: Queries,
+        journal: NoJournal,
+        background: Tasks,
         *,
         pub_endpoint: str,
         stop_grace_secs: float,
@@ -82,6 +93,8 @@ class Operations:
         self._keeper = keeper
         self._actions = actions
         self._queries = queries
+        self._journal = journal
+        self._background = background
         self._pub_endpoint = pub_endpoint
         self._stop_grace_secs = stop_grace_secs
         self._longest_wait_secs = longest_wait_secs
@@ -128,21 +141,34 @@ class Operations:
 
     def _read(self, agent: Agent, stream: LogStreamType, payload: Any) -> Any:
         asked = ReadPayload.of(payload)
-        consuming = asked.offset is None
-        if self._releases and consuming:
-            return self._read_and_release(agent, stream, asked)
         if asked.wait_secs:
-            return read_when_there(agent, stream, asked, self._longest_wait_secs)
-        return read_now(agent, stream, asked)
-
-    async def _read_and_release(
-        self, agent: Agent, stream: LogStreamType, asked: ReadPayload
-    ) -> Answer:
-        """Read, and let an agent go on that waits for its output to be read."""
-        answer = await read_when_there(agent, stream, asked, self._longest_wait_secs)
-        if answer["bytes"] and not agent.has_ended:
-            await self._keeper.release(agent.id, stream.value, answer["next_offset"])
+            return self._read_later(agent, stream, asked)
+        answer = read_now(agent, stream, asked)
+        if asked.offset is None:
+            self._consumed(agent, stream, answer)
         return answer
+
+    async def _read_later(self, agent: Agent, stream: LogStreamType, asked: ReadPayload) -> Answer:
+        answer = await read_when_there(agent, stream, asked, self._longest_wait_secs)
+        if asked.offset is None:
+            self._consumed(agent, stream, answer)
+        return answer
+
+    def _consumed(self, agent: Agent, stream: LogStreamType, answer: Answer) -> None:
+        """Record how far was read, and let an agent go on that waits for that.
+
+        What is let go may be gone, so it is only when the answer is safe in the journal.
+        """
+        if answer["bytes"]:
+            self._journal.save_cursor(agent.id, stream.value, answer["next_offset"])
+            if self._releases and not agent.has_ended:
+                release = self._release_when_stored(agent, stream.value, answer["next_offset"])
+                self._background.start(release)
+
+    async def _release_when_stored(self, agent: Agent, stream: str, offset: int) -> None:
+        with contextlib.suppress(ServerBusy, CommunicationError):
+            await self._journal.committed()
+            await self._keeper.release(agent.id, stream, offset)
 
     async def _pause(self, agent: Agent, payload: Any, key: str) -> Answer:
         """Stop the whole process group, or ask the agent where its backend says it listens.
@@ -161,7 +187,7 @@ class Operations:
             if mode is PauseMode.FORCED:
                 await self._keeper.signal(agent.id, signal.SIGSTOP, tree=True)
             elif agent.pause_policy == "cooperative":
-                await self._keeper.write_stdin(agent.id, PAUSE_NOTICE)
+                await self._keeper.write_stdin(agent.id, PAUSE_NOTICE, key=key)
                 agent.pause_noticed = True
             else:
                 raise Unsupported(f"backend {agent.model_backend!r} has no cooperative pause")
@@ -173,7 +199,7 @@ class Operations:
         async with agent.pausing:
             agent.require_alive("resume")
             if agent.status is AgentStatus.PAUSED and agent.pause_noticed:
-                await self._keeper.write_stdin(agent.id, RESUME_NOTICE)
+                await self._keeper.write_stdin(agent.id, RESUME_NOTICE, key=key)
                 agent.pause_noticed = False
             # Always: an agent can be stopped by itself or by others, and nobody is told.
             await self._keeper.signal(agent.id, signal.SIGCONT, tree=True)
@@ -185,10 +211,10 @@ class Operations:
         """End the agent within its grace; one that has ended is stopped already."""
         default = agent.stop_grace_secs
         grace = grace_secs(payload, self._stop_grace_secs if default is None else default)
-        await self.stop(agent, grace)
+        await self.stop(agent, grace, key)
         return {}
 
-    async def stop(self, agent: Agent, grace: float) -> None:
+    async def stop(self, agent: Agent, grace: float, key: str = "") -> None:
         """Ask an agent to end, and see to it after ``grace`` seconds."""
         await self._end(agent, lambda: self._keeper.stop(agent.id, grace))
         # Stopping wakes the paused: an agent that handles SIGTERM runs now.
@@ -213,24 +239,44 @@ class Operations:
 
     async def _write_stdin(self, agent: Agent, payload: Any, key: str) -> Answer:
         asked = WritePayload.of(payload)
-        agent.require_alive("write")
-        written = await self._keeper.write_stdin(agent.id, asked.data, close=asked.close, key=key)
-        return {"bytes_written": written}
+
+        async def write() -> int:
+            return await self._keeper.write_stdin(agent.id, asked.data, close=asked.close, key=key)
+
+        return {"bytes_written": await self._on_living(agent, "write", write, key)}
 
     async def _signal(self, agent: Agent, payload: Any, key: str) -> Answer:
         """Signal the agent's process; those that stop, wake and kill are the commands for it."""
         number = signal_number(payload)
-        agent.require_alive("signal")
         if number == signal.SIGSTOP:
+            agent.require_alive("signal")
             await self._pause(agent, {"mode": "forced"}, key)
         elif number == signal.SIGCONT and agent.status is AgentStatus.PAUSED:
             await self._resume(agent, None, key)
         elif number == signal.SIGKILL:
+            agent.require_alive("signal")
             await self._kill(agent, None, key)
         else:
-            agent.signal_asked(number)
-            await self._keeper.signal(agent.id, number)
+            if not agent.has_ended:
+                agent.signal_asked(number)
+            await self._on_living(
+                agent, "signal", lambda: self._keeper.signal(agent.id, number), key
+            )
         return {"signal_sent": _signal_name(number)}
+
+    async def _on_living(
+        self, agent: Agent, doing: str, ask_keeper: Callable[[], Awaitable[_Result]], key: str
+    ) -> _Result:
+        """Ask the keeper for what only an agent that lives can be done to.
+
+        One that has ended may have lived when an earlier server had the same request carried out;
+        the keeper knows.
+        """
+        if agent.has_ended and key and self._journal.keeps:
+            with contextlib.suppress(InvalidState, NotFound, CommunicationError):
+                return await ask_keeper()
+        agent.require_alive(doing)
+        return await ask_keeper()
 
     def _custom_action(self, agent: Agent, payload: Any, key: str) -> Any:
         asked = ActionPayload.of(payload)

@@ -7,6 +7,7 @@ the spawn that comes again makes no second agent.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from .._core import (
@@ -17,6 +18,7 @@ from .._core import (
     SpawnRequest,
 )
 from .access import Principal
+from .journal import NoJournal
 from .operations import consumes, mutates
 from .refusals import Request
 from .replies import ReplyKey, ReplyMemory
@@ -26,25 +28,46 @@ __all__ = ["Replay", "ReplySlot"]
 
 @dataclass(frozen=True, slots=True)
 class ReplySlot:
-    """The place of one request's reply."""
+    """The place of one request's reply.
+
+    ``intent`` says that the request must be known to be begun before it is carried out: nobody
+    but the handler could tell afterwards whether it was.
+    """
 
     memory: ReplyMemory
     key: ReplyKey
+    intent: bool
 
 
 class Replay:
-    """The memories of a server; each is bounded by ``limit_bytes`` and ``keep_secs``."""
+    """The memories of a server; each is bounded by ``limit_bytes`` and ``keep_secs``.
 
-    def __init__(self, limit_bytes: int, keep_secs: float) -> None:
-        self._changes = ReplyMemory(limit_bytes, keep_secs)
-        self._actions = ReplyMemory(limit_bytes, keep_secs)
-        self._reads = ReplyMemory(limit_bytes, keep_secs)
+    What is in ``journal`` is remembered from the start.
+    """
+
+    def __init__(
+        self, limit_bytes: int, keep_secs: float, journal: NoJournal | None = None
+    ) -> None:
+        def memory(name: str) -> ReplyMemory:
+            return ReplyMemory(limit_bytes, keep_secs, name=name, journal=journal)
+
+        self._changes, self._actions = memory("changes"), memory("actions")
+        self._reads = memory("reads")
+        self._memories = {
+            "changes": self._changes,
+            "actions": self._actions,
+            "reads": self._reads,
+        }
+        if journal is not None:
+            self._load(journal)
 
     def slot(self, principal: Principal, request: Request, body: bytes) -> ReplySlot | None:
         """Return where the reply to a request belongs; ``None`` if it may be made anew."""
         memory = self._memory_of(request)
         key = None if memory is None else memory.key(principal, request.request_id, body)
-        return None if memory is None or key is None else ReplySlot(memory, key)
+        if memory is None or key is None:
+            return None
+        return ReplySlot(memory, key, memory is self._actions)
 
     def covers(self, request: Request) -> bool:
         """Tell whether carrying out the request twice would not be the same as once."""
@@ -52,8 +75,16 @@ class Replay:
 
     def expire(self) -> None:
         """Forget what is too old."""
-        for memory in (self._changes, self._actions, self._reads):
+        for memory in self._memories.values():
             memory.expire()
+
+    def _load(self, journal: NoJournal) -> None:
+        now_ns = time.time_ns()
+        for saved in sorted(journal.replies(), key=lambda saved: saved.reply is None):
+            memory = self._memories.get(saved.memory)
+            if memory is not None:
+                memory.load(saved, now_ns=now_ns)
+        self.expire()
 
     def _memory_of(self, request: Request) -> ReplyMemory | None:
         match request:

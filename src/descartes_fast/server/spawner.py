@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from uuid import UUID, uuid4
 
 from .._core import AgentConfig
@@ -13,6 +13,8 @@ from ..errors import AgentError, AgentTimeout, InvalidContext, ServerBusy
 from .agent import Agent, AgentObserver
 from .backends import Backends, LaunchPlan
 from .health import Health
+from .journal import NoJournal
+from .journal_records import stored_config
 from .keeper_link import KeeperLink, Launch
 from .limits import Reserves
 from .output import OutputFile
@@ -42,6 +44,7 @@ class Spawner:
         reserves: Reserves,
         health: Health,
         state_dir: StateDir,
+        journal: NoJournal,
         observer: AgentObserver,
         background: Tasks,
         remove_output: Callable[[UUID], None],
@@ -53,17 +56,32 @@ class Spawner:
         self._reserves = reserves
         self._health = health
         self._state_dir = state_dir
+        self._journal = journal
         self._observer = observer
         self._background = background
         self._remove_output = remove_output
+        self._recovered: dict[str, Agent] = {}
+
+    def recovered(self, agents: Iterable[Agent]) -> None:
+        """Know the agents of an earlier server, some of which it could not answer for."""
+        self._recovered = {key: agent for agent in agents if (key := agent.request_key)}
+
+    def earlier(self, request_key: str) -> Agent | None:
+        """Return the agent that an earlier server started for this very request."""
+        agent = self._recovered.get(request_key)
+        return None if agent is None else self._registry.find(agent.id)
 
     async def spawn(
         self,
         config: AgentConfig,
         timeout_secs: float | None,
         metadata: Mapping[str, str] | None,
+        request_key: str,
     ) -> Agent:
         """Return the running agent, once its program has been executed.
+
+        That it is to be started for this request is in the journal before it is: whatever happens
+        here, it is known to a later server, and started once.
 
         Raises ``ServerBusy`` below a reserve or at the limit, ``SpawnFailed`` with the reason,
         ``AgentTimeout`` after ``timeout_secs``, ``InvalidContext`` for a name or metadata that
@@ -91,6 +109,8 @@ class Spawner:
         try:
             agent.accepted()
             async with asyncio.timeout(min(secs, MAX_SPAWN_SECS)):
+                if self._journal.keeps:
+                    await self._journal.committed()
                 agent.started(await self._keeper.launch(self._launch(agent, plan)))
         except AgentError as error:
             self._give_up(agent, str(error))
@@ -120,9 +140,15 @@ class Spawner:
             limits=plan.limits,
         )
 
+    def _stored_config(self, config: AgentConfig) -> bytes:
+        if not self._journal.keeps:
+            return b""
+        return stored_config(config, with_environment=self._config.journal_environment)
+
     def _give_up(self, agent: Agent, reason: str) -> None:
         agent.start_failed(reason)
         self._registry.discard(agent)
+        self._journal.remove_agent(agent.id)
 
     async def _remove_abandoned(self, agent_id: UUID) -> None:
         """Remove the output of an agent whose launch was cancelled, and which the keeper ends."""
