@@ -144,28 +144,28 @@ cdef inline void put_str_header(Buffer* out, size_t size) noexcept nogil:
         put_be32(out, <uint32_t>size)
 
 
-cdef inline void put_array_header(Buffer* out, size_t count) noexcept nogil:
-    """Write the header of an array: at most 5 bytes."""
+cdef inline void put_count(
+    Buffer* out, uint32_t short_marker, uint32_t long_marker, size_t count
+) noexcept nogil:
+    """Write the header of a container: at most 5 bytes."""
     if count < 16:
-        put_u8(out, 0x90 | <uint32_t>count)
+        put_u8(out, short_marker | <uint32_t>count)
     elif count <= 0xFFFF:
-        put_u8(out, 0xDC)
+        put_u8(out, long_marker)
         put_be16(out, <uint32_t>count)
     else:
-        put_u8(out, 0xDD)
+        put_u8(out, long_marker + 1)
         put_be32(out, <uint32_t>count)
+
+
+cdef inline void put_array_header(Buffer* out, size_t count) noexcept nogil:
+    """Write the header of an array: at most 5 bytes."""
+    put_count(out, 0x90, 0xDC, count)
 
 
 cdef inline void put_map_header(Buffer* out, size_t count) noexcept nogil:
     """Write the header of a map: at most 5 bytes."""
-    if count < 16:
-        put_u8(out, 0x80 | <uint32_t>count)
-    elif count <= 0xFFFF:
-        put_u8(out, 0xDE)
-        put_be16(out, <uint32_t>count)
-    else:
-        put_u8(out, 0xDF)
-        put_be32(out, <uint32_t>count)
+    put_count(out, 0x80, 0xDE, count)
 
 
 cdef inline void put_uuid(Buffer* out, const uint8_t* data) noexcept nogil:

@@ -45,7 +45,7 @@ cdef extern from "Python.h":
     void* PyUnicode_DATA(PyObject* text) noexcept
     PyObject* PyUnicode_DecodeUTF8(const char* data, Py_ssize_t size, const char* errors) noexcept
     bint PyUnicode_IS_ASCII(PyObject* text) noexcept
-    bint PyLong_CheckExact(PyObject* number) noexcept
+    bint PyLong_Check(PyObject* number) noexcept
     void PyErr_Clear() noexcept
     PyObject* PyFloat_FromDouble(double value) noexcept
     PyObject* PyList_New(Py_ssize_t size) noexcept
@@ -173,20 +173,24 @@ cdef bint is_uuid(object value) noexcept:
     return isinstance(value, UUID_TYPE)
 
 
-cdef int uuid_bytes(object uuid, uint8_t* out) except -1:
-    """Write the 16 bytes of a ``uuid.UUID``."""
+cdef bint uuid_bytes(object uuid, uint8_t* out) noexcept:
+    """Write the 16 bytes of a ``uuid.UUID``; False for one that has no number, or a wrong one.
+
+    What a subclass has made of its properties is not asked.
+    """
     cdef PyObject* number
-    cdef bytes data
-    if type(uuid) is UUID_TYPE and UUID_INT:
+    if UUID_INT:
         number = (<PyObject**>(<char*><PyObject*>uuid + UUID_INT))[0]
-        if number != NULL and PyLong_CheckExact(number) and int128_bytes(number, out) >= 0:
-            return 0
-        PyErr_Clear()
-    data = uuid.bytes
-    if len(data) != 16:
-        raise ValueError("a UUID has 16 bytes")
-    memcpy(out, <const char*>data, 16)
-    return 0
+    else:
+        try:
+            held = uuid.int
+        except Exception:
+            return False
+        number = <PyObject*>held
+    if number != NULL and PyLong_Check(number) and int128_bytes(number, out) >= 0:
+        return True
+    PyErr_Clear()
+    return False
 
 
 cdef object build_time(const Time* time):

@@ -10,6 +10,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 
@@ -41,6 +42,7 @@ cdef extern from "<time.h>":
     int TIME_UTC
     int timespec_get(timespec* now, int base) nogil
 
+cdef type UUID_CLASS = uuid.UUID
 cdef object EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 cdef object MICROSECOND = timedelta(microseconds=1)
 cdef uint64_t LAST_SECS = 0x7FFFFFFFFFFFFFFF
@@ -173,8 +175,10 @@ cdef int set_field(Message* message, const Field* field, object value) except -1
     if field.kind == UUID:
         if not is_uuid(value):
             raise refused(record, field, value)
-        uuid_bytes(value, uuid_of(message, field))
-        return set_slot(message, field, value)
+        if not uuid_bytes(value, uuid_of(message, field)):
+            raise refusal(record, <str><object>field.py_name, "is a uuid.UUID without its number")
+        # Another class may say of itself what it likes: then a UUID is made when somebody reads.
+        return set_slot(message, field, value) if type(value) is UUID_CLASS else 0
     if field.kind == TIME:
         return set_time(message, field, value)
     if field.kind == TEXT:
@@ -236,7 +240,7 @@ cdef int set_number(Message* message, const Field* field, object value) except -
     if type(value) is not int:
         if not isinstance(value, int) or isinstance(value, bool):
             raise refused(record_of(message), field, value)
-        value = int(value)
+        value = int.__int__(value)
     if field.kind == U64:
         fits = 0 <= value <= 0xFFFFFFFFFFFFFFFF
     else:
@@ -279,7 +283,7 @@ cdef int set_time(Message* message, const Field* field, object value) except -1:
             time.secs = small // 1_000_000_000
             time.nanos = <uint32_t>(small % 1_000_000_000)
             return 0
-        nanos = int(value)
+        nanos = int.__int__(value)
     elif PyDateTime_Check(value):
         if value.utcoffset() is None:
             raise refusal(record, name, "is a datetime without a time zone")

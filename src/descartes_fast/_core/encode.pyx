@@ -21,7 +21,7 @@ from .layout cimport (
     TIME, U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Record, Slice, is_of,
     is_slice, record_of, slice_of, time_of, uuid_of,
 )
-from .pack cimport pack_dict, pack_octets, pack_str, pack_text_dict, pack_value
+from .pack cimport items_of, pack_dict, pack_octets, pack_str, pack_text_dict, pack_value
 from .wire cimport MAX_VALUES
 
 cdef extern from "Python.h":
@@ -35,6 +35,10 @@ cdef extern from "Python.h":
     Py_ssize_t bytes_size "PyBytes_GET_SIZE"(PyObject* data) noexcept
     PyObject* Py_True
     PyObject* Py_None
+
+
+cdef enum:
+    MAX_ELEMENTS = 10 * 1024 * 1024
 
 
 cdef inline int reserve(Buffer* out, size_t size) except -1:
@@ -185,7 +189,15 @@ cdef int pack_into(Buffer* out, const Field* field, object value) except -1:
 cdef int pack_map(Buffer* out, const Field* field, object value) except -1:
     """Write a map from str to str or to JSON values."""
     cdef size_t budget = MAX_VALUES
-    cdef dict entries = value if type(value) is dict else dict(value)
+    cdef dict entries
+    if isinstance(value, dict):
+        entries = value if type(value) is dict else dict(value)
+    else:
+        # One entry at a time: a mapping's word for how many they are is not taken.
+        entries = {}
+        for key in value:
+            entries[key] = value[key]
+            check_count(len(entries))
     if field.kind == TEXT_MAP:
         return pack_text_dict(out, entries)
     # The map itself is no value, and no level: those are what its entries hold.
@@ -195,7 +207,15 @@ cdef int pack_map(Buffer* out, const Field* field, object value) except -1:
 cdef int pack_list(Buffer* out, const Field* field, object value) except -1:
     """Write a list of strings, ids or records."""
     cdef uint8_t uuid[16]
-    cdef tuple items = value if type(value) is tuple else tuple(value)
+    cdef tuple items
+    if isinstance(value, (list, tuple)):
+        items = items_of(value)
+    else:
+        elements = []
+        for item in value:
+            elements.append(item)
+            check_count(len(elements))
+        items = tuple(elements)
     reserve(out, 5)
     put_array_header(out, len(items))
     for item in items:
@@ -206,7 +226,8 @@ cdef int pack_list(Buffer* out, const Field* field, object value) except -1:
         elif field.kind == UUID_LIST:
             if not is_uuid(item):
                 raise FieldError(f"an element is a uuid.UUID, not {type(item).__name__}")
-            uuid_bytes(item, uuid)
+            if not uuid_bytes(item, uuid):
+                raise FieldError("an element is a uuid.UUID without its number")
             reserve(out, 18)
             put_uuid(out, uuid)
         else:
@@ -216,4 +237,11 @@ cdef int pack_list(Buffer* out, const Field* field, object value) except -1:
                     f"not {type(item).__name__}"
                 )
             encode_record(out, <const Message*><PyObject*>item)
+    return 0
+
+
+cdef int check_count(Py_ssize_t count) except -1:
+    """Refuse what has more elements than a message has bytes: it may well have no end."""
+    if count > MAX_ELEMENTS:
+        raise FieldError("more elements than a message has bytes")
     return 0

@@ -8,3 +8,4 @@ cdef int pack_octets(Buffer* out, const unsigned char* data, size_t size) except
 cdef int pack_text_dict(Buffer* out, dict entries) except -1
 cdef bint is_sayable(object text) except -1
 cdef int pack_dict(Buffer* out, dict entries, int depth, size_t* budget) except -1
+cdef tuple items_of(object value)

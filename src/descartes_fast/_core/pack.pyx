@@ -18,6 +18,10 @@ from .wire cimport MAX_DEPTH
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) noexcept
+    bint PyList_Check(object value) noexcept
+    tuple PyList_AsTuple(object items)
+    tuple PyTuple_GetSlice(object items, Py_ssize_t begin, Py_ssize_t end)
+    Py_ssize_t PyTuple_GET_SIZE(object items) noexcept
     bint PyUnicode_IS_COMPACT_ASCII(object text) noexcept
     void* PyUnicode_DATA(object text) noexcept
     Py_ssize_t PyUnicode_GET_LENGTH(object text) noexcept
@@ -108,7 +112,7 @@ cdef int pack_value(Buffer* out, object value, int depth, size_t* budget) except
     elif isinstance(value, dict):
         pack_dict(out, <dict>value, depth, budget)
     elif isinstance(value, (list, tuple)):
-        pack_items(out, tuple(value), depth, budget)
+        pack_items(out, items_of(value), depth, budget)
     else:
         raise FieldError(f"{type(value).__name__} is not a JSON type")
     return 0
@@ -121,10 +125,17 @@ cdef int pack_int(Buffer* out, object value) except -1:
     if not overflow:
         put_i64(out, small)
         return 0
-    if overflow < 0 or int(value) > 0xFFFFFFFFFFFFFFFF:
+    if overflow < 0 or int.__int__(value) > 0xFFFFFFFFFFFFFFFF:
         raise FieldError("an int that does not fit in 64 bits")
     put_u64(out, PyLong_AsUnsignedLongLong(value))
     return 0
+
+
+cdef tuple items_of(object value):
+    """Return the elements of a list or a tuple, whatever a subclass says of itself."""
+    if PyList_Check(value):
+        return PyList_AsTuple(value)
+    return PyTuple_GetSlice(value, 0, PyTuple_GET_SIZE(value))
 
 
 cdef int pack_items(Buffer* out, tuple items, int depth, size_t* budget) except -1:

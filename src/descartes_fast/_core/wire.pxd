@@ -196,44 +196,36 @@ cdef inline int take_text(Cursor* cur, const uint8_t** data, size_t* size) noexc
     return code
 
 
-cdef inline int take_array(Cursor* cur, uint32_t* count) noexcept nogil:
-    """Take an array's header. Each element is at least one byte, and those must be there."""
+cdef inline int take_count(
+    Cursor* cur, uint8_t short_marker, uint8_t long_marker, size_t least, uint32_t* count
+) noexcept nogil:
+    """Take the header of a container, each of whose elements takes at least so many bytes."""
     cdef size_t head = 1
     cdef size_t size = 0
     cdef int code
     if cur.pos == cur.end:
         return ERR_TRUNCATED
-    if cur.pos[0] & 0xF0 == 0x90:
+    if cur.pos[0] & 0xF0 == short_marker:
         size = cur.pos[0] & 0x0F
     else:
-        code = take_length(cur, 0xDC, 2, &head, &size)
+        code = take_length(cur, long_marker, 2, &head, &size)
         if code:
             return code
-    if left_in(cur) - head < size:
+    if (left_in(cur) - head) // least < size:
         return ERR_TRUNCATED
     count[0] = <uint32_t>size
     cur.pos += head
     return OK
+
+
+cdef inline int take_array(Cursor* cur, uint32_t* count) noexcept nogil:
+    """Take an array's header. Each element is at least one byte, and those must be there."""
+    return take_count(cur, 0x90, 0xDC, 1, count)
 
 
 cdef inline int take_map(Cursor* cur, uint32_t* count) noexcept nogil:
     """Take a map's header. Each entry is at least two bytes, and those must be there."""
-    cdef size_t head = 1
-    cdef size_t size = 0
-    cdef int code
-    if cur.pos == cur.end:
-        return ERR_TRUNCATED
-    if cur.pos[0] & 0xF0 == 0x80:
-        size = cur.pos[0] & 0x0F
-    else:
-        code = take_length(cur, 0xDE, 2, &head, &size)
-        if code:
-            return code
-    if (left_in(cur) - head) // 2 < size:
-        return ERR_TRUNCATED
-    count[0] = <uint32_t>size
-    cur.pos += head
-    return OK
+    return take_count(cur, 0x80, 0xDE, 2, count)
 
 
 cdef inline int take_bool(Cursor* cur, bint* value) noexcept nogil:
