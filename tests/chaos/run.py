@@ -1,0 +1,349 @@
+"""One chaos run: starts all, breaks it by the schedule, heals it, and collects the history."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from descartes_fast import AgentError, AgentInfo, LogStreamType, ZmqClient, connect
+from faults.processes import children_of
+from faults.proxy import Proxy
+from faults.restarts import RestartableServer, sweep, wait_until_gone
+from leaks import adopt_orphans
+
+from .history import FinalAgent, History, read_calls
+from .schedule import Fault, schedule
+
+__all__ = ["ChaosRun", "RunSettings"]
+
+_SERVER_SETTINGS = """\
+max_agents = 1000
+retain_agents = 1000000
+retain_secs = 86400
+disk_reserve_bytes = 65536
+status_update_interval_secs = 1
+"""
+_FINISH_SECS = 60.0
+_END_SECS = 30.0
+_TICK_SECS = 0.02
+_FILLER = "filler"
+_TESTS = str(Path(__file__).parents[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """What a run is like. ``disk`` is a small file system of its own for the state, if there is."""
+
+    seed: int
+    secs: float
+    clients: int
+    folder: Path
+    disk: Path | None = None
+
+    def faults(self) -> list[Fault]:
+        return schedule(self.seed, self.secs, self.clients, full_disk=self.disk is not None)
+
+
+@dataclass(slots=True)
+class _ClientProcess:
+    number: int
+    lives: int = 0
+    process: subprocess.Popen[bytes] | None = None
+
+
+class ChaosRun:
+    """A run; :meth:`run` returns its history."""
+
+    def __init__(self, settings: RunSettings) -> None:
+        self.settings = settings
+        self.history = History()
+        self.restarts = 0
+        self._dice = random.Random(f"{settings.seed}/replies")
+        self._loses = False
+        self._stopping = False
+        self._clients = [_ClientProcess(number) for number in range(settings.clients)]
+        self._server = RestartableServer(
+            settings.folder,
+            settings=_SERVER_SETTINGS,
+            state=None if settings.disk is None else settings.disk / "state",
+        )
+        self._commands = Proxy(self._server.endpoint, self._lose)
+        self._events = Proxy(self._server.pub_endpoint)
+
+    async def run(self) -> History:
+        """Run it all. Nothing is left running, whatever happens."""
+        adopt_orphans()
+        server = self._server
+        try:
+            await asyncio.to_thread(server.start)
+            before = _open_files(server)
+            async with self._commands, self._events, self._kept_running():
+                await self._break_things()
+                await self._finish_clients()
+            await self._settle()
+            self._compare_files(before)
+            await asyncio.to_thread(self._stop)
+        finally:
+            for client in self._clients:
+                if client.process is not None:
+                    client.process.kill()
+                    client.process.wait()
+            sweep(server)
+            self._reap()
+        self._collect()
+        return self.history
+
+    # The faults
+
+    async def _break_things(self) -> None:
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for fault in self.settings.faults():
+                await asyncio.sleep(max(0.0, began + fault.at_secs - time.monotonic()))
+                group.create_task(self._inject(fault))
+            await asyncio.sleep(max(0.0, began + self.settings.secs - time.monotonic()))
+
+    async def _inject(self, fault: Fault) -> None:
+        self.history.faults.append((time.monotonic(), fault.kind))
+        print(fault, flush=True)
+        match fault.kind:
+            case "server":
+                self._kill_server()
+            case "keeper":
+                self._kill_keeper()
+            case "both":
+                self._kill_server()
+                self._kill_keeper()
+            case "client":
+                process = self._clients[fault.client].process
+                if process is not None:
+                    process.kill()
+            case "cut":
+                for proxy in (self._commands, self._events):
+                    proxy.cut()
+            case "delay":
+                self._delay(0.02)
+                await asyncio.sleep(fault.lasts_secs)
+                self._delay(0.0)
+            case "freeze":
+                self._freeze(True)
+                await asyncio.sleep(fault.lasts_secs)
+                self._freeze(False)
+            case "lose":
+                self._loses = True
+                await asyncio.sleep(fault.lasts_secs)
+                self._loses = False
+            case "full disk":
+                await self._fill_disk(fault.lasts_secs)
+
+    def _kill_server(self) -> None:
+        if self._server.process is not None:
+            self._server.process.kill()
+
+    def _kill_keeper(self) -> None:
+        keeper = self._server.keeper_pid()
+        if keeper is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(keeper, signal.SIGKILL)
+
+    def _delay(self, secs: float) -> None:
+        for proxy in (self._commands, self._events):
+            proxy.delay_secs = secs
+
+    def _freeze(self, frozen: bool) -> None:
+        for proxy in (self._commands, self._events):
+            if frozen:
+                proxy.freeze()
+            else:
+                proxy.thaw()
+
+    def _lose(self, _: list[bytes]) -> bool:
+        return self._loses and self._dice.random() < 0.2
+
+    async def _fill_disk(self, secs: float) -> None:
+        assert self.settings.disk is not None
+        filler = self.settings.disk / _FILLER
+        descriptor = os.open(filler, os.O_WRONLY | os.O_CREAT)
+        try:
+            for size in (1 << 20, 1 << 12):
+                with contextlib.suppress(OSError):
+                    while True:
+                        end = os.fstat(descriptor).st_size
+                        os.posix_fallocate(descriptor, end, size)
+            await asyncio.sleep(secs)
+        finally:
+            os.close(descriptor)
+            filler.unlink(missing_ok=True)
+
+    # What starts again
+
+    @asynccontextmanager
+    async def _kept_running(self) -> AsyncIterator[None]:
+        """Start server and clients again when they have ended; collect orphans, as init does."""
+        task = asyncio.create_task(self._keep_running())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _keep_running(self) -> None:
+        while True:
+            if not self._server.runs:
+                self._server.launch()
+                self.restarts += 1
+            for client in self._clients:
+                self._look_after(client)
+            self._reap()
+            await asyncio.sleep(_TICK_SECS)
+
+    def _look_after(self, client: _ClientProcess) -> None:
+        code = client.process.poll() if client.process is not None else 0
+        if code is None:
+            return
+        if code not in (0, -signal.SIGKILL):
+            self.history.leftovers.append(
+                f"client {client.number} ended by itself with {code}; see {self._log(client)}"
+            )
+        if self._stopping and code == 0 and client.process is not None:
+            return
+        client.lives += 1
+        words = [self._commands.endpoint, self._events.endpoint, str(self.settings.seed)]
+        words += [str(client.number), str(client.lives), str(self.settings.folder)]
+        path = os.pathsep.join(filter(None, (_TESTS, os.environ.get("PYTHONPATH"))))
+        with self._log(client).open("ab") as log:
+            client.process = subprocess.Popen(
+                [sys.executable, "-m", "chaos.client", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"PYTHONPATH": path},
+            )
+        if self._stopping:
+            client.process.terminate()
+
+    def _log(self, client: _ClientProcess) -> Path:
+        return self.settings.folder / f"client-{client.number}.log"
+
+    def _reap(self) -> None:
+        known = {self._server.process, *(client.process for client in self._clients)}
+        ours = {process.pid for process in known if process is not None}
+        for pid, state in children_of(os.getpid()).items():
+            if state == "Z" and pid not in ours:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+
+    # The end
+
+    async def _finish_clients(self) -> None:
+        """Let the clients bring what they have begun to its end."""
+        self._stopping = True
+        for client in self._clients:
+            if client.process is not None and client.process.poll() is None:
+                client.process.terminate()
+        deadline = time.monotonic() + _FINISH_SECS
+        while any(client.process.poll() is None for client in self._clients if client.process):
+            if time.monotonic() > deadline:
+                self.history.leftovers.append("a client did not come to an end: calls hang")
+                return
+            await asyncio.sleep(_TICK_SECS)
+
+    async def _settle(self) -> None:
+        """Bring every agent to its end, and note how it ended and what it has written."""
+        async with connect(self._server.endpoint) as client:
+            infos = await client.list_remote_agents()
+            for info in infos:
+                if not info.status.is_terminal:
+                    await _end(client, info)
+            room = asyncio.Semaphore(16)
+            agents = await asyncio.gather(*(self._final(client, info, room) for info in infos))
+            self.history.agents = [agent for agent in agents if agent is not None]
+
+    async def _final(
+        self, client: ZmqClient, info: AgentInfo, room: asyncio.Semaphore
+    ) -> FinalAgent | None:
+        async with room:
+            try:
+                end = await client.wait_agent(info, _END_SECS)
+                output = {LogStreamType.STDOUT: b"", LogStreamType.STDERR: b""}
+                async with await client.stream_agent_logs(info, from_offset=0) as messages:
+                    async for message in messages:
+                        output[message.stream_type] += message.data
+            except AgentError as error:
+                self.history.leftovers.append(f"agent {info.name} has no end: {error!r}")
+                return None
+        return FinalAgent(
+            tag=info.name,
+            status=end.status.value,
+            exit_code=end.exit_code,
+            signal=end.signal,
+            stdout=output[LogStreamType.STDOUT],
+            stderr=output[LogStreamType.STDERR],
+        )
+
+    def _compare_files(self, before: dict[str, int]) -> None:
+        deadline = time.monotonic() + _END_SECS
+        while (now := _open_files(self._server)) != before and time.monotonic() < deadline:
+            time.sleep(_TICK_SECS)
+        if any(now[who] > before[who] for who in now):
+            self.history.leftovers.append(f"open files: {before} at the beginning, {now} now")
+
+    def _stop(self) -> None:
+        """End the server; nothing of it may be left."""
+        left = self.history.leftovers
+        if (code := self._server.stop()) != 0:
+            left.append(f"the server ended with {code}")
+        self._reap()
+        try:
+            wait_until_gone(self._server)
+        except AssertionError as error:
+            left.append(str(error))
+        self._reap()
+        left.extend(f"process {pid} ({state})" for pid, state in children_of(os.getpid()).items())
+        if "Traceback" in self._server.words():
+            left.append(f"an exception was said of:\n{self._server.words()}")
+
+    def _collect(self) -> None:
+        folder = self.settings.folder
+        for client in self._clients:
+            self.history.calls += read_calls(folder / f"client-{client.number}.jsonl")
+        births = folder / "births"
+        self.history.births = births.read_text().split() if births.exists() else []
+
+
+async def _end(client: ZmqClient, info: AgentInfo) -> None:
+    """Let an agent go on and end: its stdin is closed; one that has ended by now is fine."""
+    for command, payload in (("resume", None), ("write_stdin", {"data": "", "close": True})):
+        with contextlib.suppress(AgentError):
+            await client.control_agent(info, command, payload)
+
+
+def _open_files(server: RestartableServer) -> dict[str, int]:
+    pids = {"server": server.pid, "keeper": server.keeper_pid() or 0}
+    return {who: len(os.listdir(f"/proc/{pid}/fd")) for who, pid in pids.items()}
+
+
+def summary(run: ChaosRun) -> str:
+    """Return what a run consisted of, in a few lines."""
+    history = run.history
+    outcomes = Counter(f"{call.outcome}" for call in history.calls)
+    written = sum(len(agent.stdout) + len(agent.stderr) for agent in history.agents)
+    kinds = Counter(kind for _, kind in history.faults)
+    return "\n".join(
+        (
+            f"calls: {len(history.calls)}, of them {dict(outcomes)}",
+            f"agents: {len(history.agents)}, {written} bytes of output",
+            f"faults: {dict(kinds)}; server starts: {run.restarts + 1}",
+        )
+    )

@@ -1,0 +1,62 @@
+"""The faults of a chaos run, drawn by chance from a seed: the same seed, the same schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+__all__ = ["Fault", "schedule"]
+
+_WEIGHTS = {
+    "server": 10,  # SIGKILL
+    "keeper": 4,
+    "both": 1,
+    "client": 6,
+    "cut": 6,  # every connection is reset
+    "delay": 3,  # messages are held back
+    "freeze": 2,  # connections stay open and nothing passes
+    "lose": 4,  # one reply in five
+    "full disk": 2,
+}
+_LASTING = {"delay": (0.3, 1.5), "freeze": (0.2, 1.5), "lose": (0.5, 3.0), "full disk": (0.3, 1.5)}
+_QUIET_SECS = 2.0
+"""At the beginning and at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault: when, what, for how long (if it lasts), and to whom."""
+
+    at_secs: float
+    kind: str
+    lasts_secs: float = 0.0
+    client: int = 0
+
+    def __str__(self) -> str:
+        words = f"{self.at_secs:7.2f} s  {self.kind}"
+        if self.kind == "client":
+            words += f" {self.client}"
+        if self.lasts_secs:
+            words += f" for {self.lasts_secs:.2f} s"
+        return words
+
+
+def schedule(seed: int, secs: float, clients: int, *, full_disk: bool = True) -> list[Fault]:
+    """Return the faults of a run of that length, in their order.
+
+    What needs a disk of its own is left out where there is none (``full_disk``), without moving
+    the others.
+    """
+    dice = Random(f"{seed}/faults")
+    kinds, weights = list(_WEIGHTS), list(_WEIGHTS.values())
+    faults = []
+    at = _QUIET_SECS
+    while True:
+        at += dice.choice((0.05, dice.uniform(0.2, 1.0), dice.uniform(0.5, 3.0)))
+        if at > secs - _QUIET_SECS:
+            return faults
+        (kind,) = dice.choices(kinds, weights)
+        lasts = round(dice.uniform(*_LASTING[kind]), 2) if kind in _LASTING else 0.0
+        client = dice.randrange(clients)
+        if kind != "full disk" or full_disk:
+            faults.append(Fault(round(at, 2), kind, lasts, client))
