@@ -18,48 +18,26 @@ from descartes_fast import (
     peek_header,
     serialize_zmq_message,
 )
-
-AGENT = bytes(range(16))
+from wire.large import (
+    AGENT,
+    AGENTS,
+    BATCH,
+    COMMAND,
+    HEALTH,
+    INFO,
+    LINES,
+    LOG,
+    ROOM,
+    SPAWN,
+    array32,
+    filled,
+    map32,
+    str32,
+)
 
 timed = pytest.mark.skipif(
     "DESCARTES_FAST_SANITIZED" in os.environ, reason="a sanitizer takes the time that it takes"
 )
-ROOM = MAX_MESSAGE_SIZE
-
-
-def array32(count: int) -> bytes:
-    return b"\xdd" + count.to_bytes(4, "big")
-
-
-def map32(count: int) -> bytes:
-    return b"\xdf" + count.to_bytes(4, "big")
-
-
-def fields(*values: Any, missing: int = 0) -> bytes:
-    """Return an array of these values whose header counts ``missing`` more."""
-    head = bytes([0x90 | (len(values) + missing)])
-    return head + b"".join(msgpack.packb(value) for value in values)
-
-
-COMMAND = fields("control_command", "r", AGENT, "pause", missing=1)
-LINES = fields("output_query_response", "r", AGENT, True, missing=1)
-AGENTS = fields("list_agents_response", "r", True, missing=1)
-BATCH = fields("batch_control_command", "r", missing=2)
-LOG = fields("log_stream", AGENT, "stdout", missing=3)
-HEALTH = fields("health_check_response", "r", True, "1.0.0", 1, 1, missing=1)
-SPAWN = fields("spawn_request", "r", missing=1)
-INFO = msgpack.packb([AGENT, "", "idle", "", [0, 0], ""])
-
-
-def filled(head: bytes, make: Any, unit: bytes, tail: bytes = b"") -> bytes:
-    """Return ``head``, a container header and as many units as a message may hold."""
-    count = (ROOM - len(head) - 5 - len(tail)) // len(unit)
-    return head + make(count) + unit * count + tail
-
-
-def str32(data: bytes) -> bytes:
-    return b"\xdb" + len(data).to_bytes(4, "big") + data
-
 
 HOSTILE = {
     "empty maps as a payload": filled(COMMAND, array32, b"\x80"),

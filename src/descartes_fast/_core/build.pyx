@@ -42,6 +42,7 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     PyObject* PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar) noexcept
+    PyObject* PyUnicode_FromOrdinal(int ordinal) noexcept
     void* PyUnicode_DATA(PyObject* text) noexcept
     PyObject* PyUnicode_DecodeUTF8(const char* data, Py_ssize_t size, const char* errors) noexcept
     bint PyUnicode_IS_ASCII(PyObject* text) noexcept
@@ -114,6 +115,9 @@ cdef Py_ssize_t _slot_offset(str name):
 cdef PyObject* build_str(const uint8_t* data, size_t size) noexcept:
     """Return a new str, or NULL with an exception set (UnicodeDecodeError, MemoryError)."""
     cdef PyObject* made
+    if size == 1 and data[0] < 0x80:
+        # One of those that the interpreter keeps: a list of them is no more than its pointers.
+        return PyUnicode_FromOrdinal(data[0])
     if is_ascii(data, size):
         made = PyUnicode_New(<Py_ssize_t>size, 127)
         if made != NULL and size:
