@@ -74,6 +74,7 @@ async def _perform(stage: Stage, folder: Path) -> list[int]:
         endpoint=f"ipc://{folder}/commands",
         pub_endpoint=f"ipc://{folder}/events",
         state_dir=str(folder / "state"),
+        journal=False,  # its agents end with it, also when it is killed
         backends=_BACKENDS,
     )
     stage.say("A server starts                     $ descartes-fast serve")

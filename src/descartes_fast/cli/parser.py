@@ -15,13 +15,26 @@ from . import (
     output,
     serving,
     spawning,
+    state,
+    systemd,
     watching,
 )
 from .session import add_connection_options
 
 __all__ = ["Parser", "build_parser"]
 
-_GROUPS = (serving, spawning, inspecting, controlling, output, watching, demo, completion)
+_GROUPS = (
+    serving,
+    spawning,
+    inspecting,
+    controlling,
+    output,
+    watching,
+    state,
+    systemd,
+    demo,
+    completion,
+)
 
 
 class Parser(argparse.ArgumentParser):

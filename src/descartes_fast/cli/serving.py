@@ -40,7 +40,22 @@ def add_commands(commands: Commands, shared: Parser) -> None:
     )
     serve.add_argument("--server-id", metavar="NAME", help="the server's name")
     serve.add_argument("--max-agents", metavar="N", type=count, help="most agents at one time")
-    serve.add_argument("--state-dir", metavar="DIR", help="where the agents' output is kept")
+    serve.add_argument(
+        "--state-dir", metavar="DIR", help="where the journal and the agents' output are kept"
+    )
+    serve.add_argument(
+        "--keep-agents",
+        action="store_true",
+        default=None,
+        help="let the agents run on when this server stops; the next one has them back",
+    )
+    serve.add_argument(
+        "--no-journal",
+        action="store_false",
+        default=None,
+        dest="journal",
+        help="keep nothing for a next server: agents end with this one, however it ends",
+    )
     serve.add_argument("--stop-grace-secs", metavar="SECS", type=seconds, help="before SIGKILL")
     serve.add_argument("--json", action="store_true", help="print JSON")
     serve.set_defaults(handler=_serve, serves=True)
