@@ -147,16 +147,17 @@ async def _open_a_stream() -> None:
 async def start_server() -> AsyncIterator[StartServer]:
     """Start servers on ipc endpoints in temporary directories, closed when the test ends.
 
-    ``await start_server(**settings)`` takes any setting of ``ZmqServerConfig``. Unless
-    ``backends`` is given, they are ``sh`` (the task is a shell script) and ``py`` (the task is
-    a Python program).
+    ``await start_server(**settings)`` takes any setting of ``ZmqServerConfig``. They keep a
+    journal, as servers do unless told otherwise. Unless ``backends`` is given, these are ``sh``
+    (the task is a shell script) and ``py`` (the task is a Python program).
     """
     from descartes_fast.testing import descartes_server
 
     async with AsyncExitStack() as stack:
 
         async def start(**settings: Any) -> ZmqAgentServer:
-            return await stack.enter_async_context(descartes_server(**settings))
+            usual = {"journal": True}
+            return await stack.enter_async_context(descartes_server(**usual | settings))
 
         yield start
 

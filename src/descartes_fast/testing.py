@@ -49,8 +49,8 @@ async def descartes_server(**settings: Any) -> AsyncIterator[ZmqAgentServer]:
     """Run a server on ipc endpoints in a temporary directory for the length of a block.
 
     ``settings`` are those of :class:`~descartes_fast.ZmqServerConfig`; what is not given is
-    ``ipc://`` endpoints and a state directory in the temporary directory, and
-    :data:`SCRIPT_BACKENDS`. At the end the agents are killed unless they end by
+    ``ipc://`` endpoints and a state directory in the temporary directory, no journal (when the
+    tests' process is killed, the agents end with it), and :data:`SCRIPT_BACKENDS`. At the end the agents are killed unless they end by
     themselves within ``stop_grace_secs`` (here 1).
 
     Yields the started :class:`~descartes_fast.server.ZmqAgentServer`.
@@ -67,6 +67,7 @@ def _in_folder(folder: Path) -> dict[str, Any]:
         "endpoint": f"ipc://{folder}/commands",
         "pub_endpoint": f"ipc://{folder}/events",
         "state_dir": str(folder / "state"),
+        "journal": False,
         "stop_grace_secs": 1.0,
         "backends": SCRIPT_BACKENDS,
     }
