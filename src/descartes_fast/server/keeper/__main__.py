@@ -18,11 +18,11 @@ if not __package__:
 import argparse
 import contextlib
 import io
-import resource
 import signal
 
-from .connection import listen
 from .keeper import Keeper
+from .own_limits import OwnLimits
+from .place import Place, PlaceTaken
 from .system import become_subreaper
 
 
@@ -40,23 +40,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="keeper")
     parser.add_argument("--socket", required=True)
     parser.add_argument("--instance", required=True)
-    # The place for keepers that outlive their server.
-    parser.add_argument("--on-disconnect", choices=["end"], default="end")
+    parser.add_argument("--on-disconnect", help=argparse.SUPPRESS)
+    parser.add_argument("--build", default="", help="tells one state of this code from another")
     parser.add_argument("--agent-nofile", type=int)
     arguments = parser.parse_args()
     os.umask(0o077)
     sys.stderr = _Log()
+    try:
+        place = Place.take(arguments.socket)
+    except (PlaceTaken, OSError) as error:
+        print(f"the keeper does not start: {error}", file=sys.stderr)
+        return 1
     signals_fd = _take_signals()
     become_subreaper()
-    agent_nofile = _raise_nofile(arguments.agent_nofile)
-    listener = listen(arguments.socket)
+    keeper = Keeper(
+        place,
+        instance=arguments.instance,
+        build=arguments.build,
+        own_limits=OwnLimits.raised(arguments.agent_nofile),
+    )
     try:
         print("ready", flush=True)
         _leave_stdout()
-        Keeper(listener, instance=arguments.instance, agent_nofile=agent_nofile).run(signals_fd)
+        keeper.run(signals_fd)
     finally:
-        listener.close()
-        os.unlink(arguments.socket)
+        place.leave()
     return 0
 
 
@@ -81,19 +89,6 @@ def _take_signals() -> int:
 
 def _ignore(*_: object) -> None:
     pass
-
-
-def _raise_nofile(wanted: int | None) -> int | None:
-    """Raise the limit of descriptors; return the one agents get, or ``None`` if it is the same.
-
-    Agents get what is ``wanted`` for them, else the limit as it was.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for_agents = soft if wanted is None else wanted
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return None if for_agents == resource.getrlimit(resource.RLIMIT_NOFILE)[0] else for_agents
 
 
 def _leave_stdout() -> None:

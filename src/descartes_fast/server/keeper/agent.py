@@ -6,6 +6,7 @@ import enum
 from typing import Any
 
 from .input_pipe import InputPipe
+from .leader import Leader
 from .output_pipe import OutputPipe
 
 __all__ = ["Agent", "Phase"]
@@ -14,12 +15,12 @@ __all__ = ["Agent", "Phase"]
 class Phase(enum.Enum):
     """How far an agent's end has come. It only moves forward."""
 
-    RUNNING = enum.auto()
-    CLEARING = enum.auto()
+    RUNNING = "running"
+    CLEARING = "clearing"
     """The leader has exited and is not reaped; what it left behind is being ended."""
-    DRAINING = enum.auto()
+    DRAINING = "draining"
     """No process is left; what the pipes still hold is moved."""
-    ENDED = enum.auto()
+    ENDED = "ended"
     """Reaped and reported; remembered until the server has stored the end."""
 
 
@@ -29,25 +30,31 @@ class Agent:
     def __init__(
         self,
         agent_id: str,
-        pid: int,
+        leader: Leader,
+        started_at_ns: int,
         stdin: InputPipe | None,
         stdout: OutputPipe,
         stderr: OutputPipe,
     ) -> None:
         self.id = agent_id
-        self.pid = pid
+        self.leader = leader
+        self.started_at_ns = started_at_ns
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
         self.phase = Phase.RUNNING
         self.kill_at: float | None = None
         """When everything that is left gets SIGKILL (monotonic)."""
+        self.give_up_at: float | None = None
+        """When a disk that takes no more holds up the end no longer (monotonic)."""
         self.was_asked = False
         """Whether what the leader left behind has got its SIGTERM."""
         self.abandoned = False
         """Nobody waits for this agent: it is ended and forgotten without a word."""
-        self.unfinished_streams = 2
         self.ended_at_ns = 0
+        self.ended: dict[str, Any] | None = None
+        """The ``ended`` event, once there is one."""
+        self.unfinished: set[OutputPipe] = {stdout, stderr}
         self.grew = False
         self.told_growth_at = 0.0
 
@@ -56,11 +63,37 @@ class Agent:
         """Both output streams."""
         return self.stdout, self.stderr
 
-    def growth(self) -> dict[str, Any]:
-        """Return the header of a ``grew`` event."""
+    def lengths(self) -> dict[str, Any]:
+        """Return what each stream still has: its first offset and its end."""
         return {
-            "event": "grew",
-            "agent": self.id,
             "stdout": (self.stdout.start, self.stdout.end),
             "stderr": (self.stderr.start, self.stderr.end),
         }
+
+    def growth(self) -> dict[str, Any]:
+        """Return the header of a ``grew`` event."""
+        return {"event": "grew", "agent": self.id, **self.lengths()}
+
+    def describe(self) -> dict[str, Any]:
+        """Return an entry of ``list``."""
+        stdin = "null" if self.stdin is None else "open" if self.stdin.is_open else "closed"
+        return {
+            "agent": self.id,
+            "pid": self.leader.pid,
+            "start_ticks": self.leader.start_ticks,
+            "started_at_ns": self.started_at_ns,
+            "phase": self.phase.value,
+            "stdin": stdin,
+            **self.lengths(),
+            "ended": self.ended,
+        }
+
+    def descriptors(self) -> dict[str, int]:
+        """Return the keeper's open ends of the pipes and the leader's descriptor by name."""
+        named = {
+            "stdin": self.stdin.fd if self.stdin is not None and self.stdin.is_open else -1,
+            "stdout": self.stdout.fd,
+            "stderr": self.stderr.fd,
+            "exit": -1 if self.phase is Phase.ENDED else self.leader.exit_fd,
+        }
+        return {name: fd for name, fd in named.items() if fd >= 0}

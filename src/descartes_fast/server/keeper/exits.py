@@ -37,6 +37,10 @@ class PidfdExits:
             self.forget(pid)
             raise
 
+    def descriptor(self, pid: int) -> int:
+        """Return the descriptor that becomes readable, or -1."""
+        return self._fds.get(pid, -1)
+
     def forget(self, pid: int) -> None:
         """Watch ``pid`` no longer."""
         fd = self._fds.pop(pid, -1)
@@ -59,6 +63,10 @@ class SignalExits:
         """Call ``exited`` once when ``pid`` has exited."""
         self._callbacks[pid] = exited
         self._loop.call_soon(self.child_signalled)  # it may have exited before this call
+
+    def descriptor(self, pid: int) -> int:
+        """There is none."""
+        return -1
 
     def forget(self, pid: int) -> None:
         """Watch ``pid`` no longer."""

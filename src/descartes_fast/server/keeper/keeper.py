@@ -1,85 +1,82 @@
-"""The keeper itself: the server's requests, and how it all ends."""
+"""The keeper itself: who its server is, and how it all ends."""
 
 from __future__ import annotations
 
 import os
-import resource
 import signal
-import socket
+import sys
 import time
 import traceback
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .agents import Agents
-from .connection import Connection, peer_may_connect
+from .connection import Connection, Descriptors
+from .keys import KeyMemory
 from .loop import READ, Loop
+from .own_limits import OwnLimits
+from .passing import close_all
+from .peers import may_connect
+from .place import Place
 from .protocol import VERSION, Refusal
+from .requests import Answer, Requests, figures
+from .starts import Request, Starts
 from .trees import children, choose_trees
 
 __all__ = ["Keeper"]
 
-_START_SLICE_SECS = 0.003  # of starting processes in one turn; one takes about 0.6 ms
-_FIRST_CONNECTION_SECS = 15.0
-_END_GRACE_SECS = 2.0  # when the server is gone
+_FIRST_SERVER_SECS = 15.0
+_NO_SERVER_SECS = 5.0  # with no agents either: then there is nothing to be kept
+_MAX_GUESTS = 16
+_END_GRACE_SECS = 2.0  # when nobody says how long
 _END_SECS = 10.0  # the keeper is gone after this, whatever hangs
 _SWEEP_SECS = 2.0
 _LAST_WORDS_SECS = 1.0
 
-_Request = tuple[dict[str, Any], bytes]
-
 
 class Keeper:
-    """Serves one server until it lets go, then ends every agent and returns."""
+    """Serves one server at a time, keeps its agents between two, and ends with the last."""
 
     def __init__(
-        self, listener: socket.socket, *, instance: str, agent_nofile: int | None = None
+        self, place: Place, *, instance: str, build: str = "", own_limits: OwnLimits | None = None
     ) -> None:
         self._loop = Loop()
-        self._listener = listener
+        self._place = place
         self._instance = instance
-        self._connection: Connection | None = None
+        self._build = build
         self._began_at = time.monotonic()
+        self._server: Connection | None = None
+        self._server_version = 0
+        self._keeps = False
+        self._guests: list[Connection] = []
+        self._end_request: tuple[Connection, Mapping[str, Any]] | None = None
+        self._end_by: float | None = None
+        self._leave_at: float | None = None
         self.agents = Agents(
             self._loop,
             choose_trees(instance),
             self._tell,
             self._is_congested,
-            agent_nofile=agent_nofile,
+            own_limits or OwnLimits(),
         )
-        self._starts: deque[_Request] = deque()
-        self._starting: Counter[str] = Counter()
-        self._given_up: set[str] = set()
-        self._greeted = False
-        self._end_request: Mapping[str, Any] | None = None
-        self._end_by: float | None = None
-        self._operations: dict[str, Callable[[dict[str, Any], bytes], Mapping[str, Any]]] = {
-            "hello": self._hello,
-            "launch": self._launch,
-            "write": self._write,
-            "signal": self._signal,
-            "stop": self._stop,
-            "kill": self._kill,
-            "abandon": self._abandon,
-            "release": self._release,
-            "forget": self._forget,
-            "limit_total": self._limit_total,
-            "ping": self._ping,
-        }
+        self.keys = KeyMemory()
+        self._requests = Requests(self.agents, self.keys)
+        self._starts = Starts(self._loop, self._serve)
 
     def run(self, signals_fd: int) -> None:
         """Serve until the end. ``signals_fd`` brings the numbers of signals, one a byte."""
-        self._loop.watch(self._listener.fileno(), READ, self._accept)
+        self._loop.watch(self._place.listener.fileno(), READ, self._accept)
         self._loop.watch(signals_fd, READ, lambda: self._signals_came(signals_fd))
-        self._loop.call_later(_FIRST_CONNECTION_SECS, self._check_first_connection)
+        self._leave_after(_FIRST_SERVER_SECS)
         while not self._is_over():
             self._loop.turn()
             self.agents.after_turn()
-            if self._connection is not None:
-                self._connection.flush()
+            for connection in (self._server, *self._guests):
+                if connection is not None:
+                    connection.flush()
         _sweep()
         self._say_goodbye()
+        self._leave_ends()
         self.agents.close()
         self._loop.close()
 
@@ -87,174 +84,175 @@ class Keeper:
         """Start nothing more, end all agents, then return from :meth:`run`."""
         if self._end_by is None:
             self._end_by = time.monotonic() + grace_secs + _END_SECS
-            self._loop.call_later(grace_secs + _END_SECS, lambda: None)
-            while self._starts:
-                self._serve(*self._starts.popleft())
+            self._loop.call_at(self._end_by, lambda: None)
+            self._starts.finish()
         self.agents.stop_all(grace_secs)
 
     def _is_over(self) -> bool:
-        if self._end_by is None:
+        now = time.monotonic()
+        if self._end_by is not None:
+            return self.agents.live == 0 or now >= self._end_by
+        if self._server is not None or self.agents.live:
+            self._leave_at = None
             return False
-        return self.agents.live == 0 or time.monotonic() >= self._end_by
+        if self._leave_at is None:
+            self._leave_after(_NO_SERVER_SECS)
+        return self._leave_at is not None and now >= self._leave_at
+
+    def _leave_after(self, delay_secs: float) -> None:
+        self._leave_at = time.monotonic() + delay_secs
+        self._loop.call_at(self._leave_at, lambda: None)
 
     def _say_goodbye(self) -> None:
         """Send what is left to be said, but wait for nobody."""
-        connection = self._connection
-        if connection is None:
-            return
         if self._end_request is not None:
-            connection.send({"re": self._end_request["id"]})
+            connection, header = self._end_request
+            connection.send({"re": header["id"]})
         give_up_at = time.monotonic() + _LAST_WORDS_SECS
-        connection.flush()
-        while connection.has_unsent and time.monotonic() < give_up_at:
-            time.sleep(0.005)
-            connection.flush()
-        connection.close()
+        for last in (self._server, *self._guests):
+            if last is None:
+                continue
+            last.flush()
+            while last.has_unsent and time.monotonic() < give_up_at:
+                time.sleep(0.005)
+                last.flush()
+            last.close()
+
+    def _leave_ends(self) -> None:
+        """Leave what the server has not acknowledged to the next one."""
+        if self._keeps:
+            ends = [agent.ended for agent in self.agents.known if agent.ended is not None]
+            try:
+                self._place.leave_ends(ends, self._instance)
+            except OSError as error:
+                print(f"ends cannot be left: {error}", file=sys.stderr, flush=True)
 
     def _accept(self) -> None:
         try:
-            peer, _ = self._listener.accept()
+            peer, _ = self._place.listener.accept()
         except OSError:
             return
-        if self._connection is not None or not peer_may_connect(peer):
+        if not may_connect(peer, self.agents.endings.is_agents):
+            print("a connection was refused", file=sys.stderr, flush=True)
             peer.close()
             return
-        self._connection = Connection(self._loop, peer, self._take, self._server_is_gone)
+        if len(self._guests) == _MAX_GUESTS:
+            self._guests.pop(0).close()
+        self._guests.append(Connection(self._loop, peer, self._take, self._lose))
 
-    def _check_first_connection(self) -> None:
-        if self._connection is None:
-            self.end(0)
-
-    def _server_is_gone(self) -> None:
-        """The connection broke. A keeper that outlives its server would wait here."""
-        self.end(_END_GRACE_SECS)
+    def _lose(self, connection: Connection) -> None:
+        if connection in self._guests:
+            self._guests.remove(connection)
+        if connection is self._server:
+            self._server = None
+            if not self._keeps:
+                self.end(_END_GRACE_SECS)
 
     def _signals_came(self, fd: int) -> None:
         numbers = os.read(fd, 4096)
         if signal.SIGTERM in numbers:
+            # The machine goes down, or somebody wants the agents ended: nobody else sends it.
             self.end(_END_GRACE_SECS)
         if signal.SIGCHLD in numbers:
-            self.agents.child_signalled()
+            self.agents.endings.child_signalled()
 
-    def _take(self, header: dict[str, Any], body: bytes) -> None:
+    def _take(
+        self, connection: Connection, header: dict[str, Any], body: bytes, fds: Descriptors | None
+    ) -> None:
         """Do a request at once, but queue starts, and what concerns a start that is queued."""
-        agent_id = header.get("agent", "")
-        if header.get("op") == "abandon" and agent_id in self._starting:
-            self._given_up.add(agent_id)
-        if header.get("op") == "launch" or agent_id in self._starting:
-            self._starting[agent_id] += 1
-            self._starts.append((header, body))
-            if len(self._starts) == 1:
-                self._loop.call_soon(self._start_some)
-        else:
-            self._serve(header, body)
+        if fds is None:
+            connection.send(_refusal(header, "busy", "its descriptors were lost on the way"))
+            return
+        request = (connection, header, body, fds)
+        if connection is not self._server or not self._starts.takes(request):
+            self._serve(request)
 
-    def _start_some(self) -> None:
-        stop_at = time.monotonic() + _START_SLICE_SECS
-        while self._starts:
-            header, body = self._starts.popleft()
-            agent_id = header["agent"]
-            self._starting[agent_id] -= 1
-            if not self._starting[agent_id]:
-                del self._starting[agent_id]
-            self._serve(header, body)
-            if time.monotonic() >= stop_at:
-                break
-        if self._starts:
-            self._loop.call_soon(self._start_some)
-
-    def _serve(self, header: dict[str, Any], body: bytes) -> None:
+    def _serve(self, request: Request) -> None:
+        connection, header, body, fds = request
+        reply: Mapping[str, Any]
+        descriptors: list[int] = []
         try:
-            if header["op"] == "end":
-                self._end_request = header
+            if header["op"] == "end" and connection is self._server:
+                self._end_request = (connection, header)
                 self.end(header["grace_secs"])
                 return
-            if not self._greeted and header["op"] != "hello":
-                raise Refusal("invalid", "the first request must be hello")
-            reply = self._operations[header["op"]](header, body)
+            answer = self._answer(connection, header, body, fds)
+            reply = {"re": header.get("id", 0), **answer.fields}
+            descriptors = list(answer.descriptors)
         except Refusal as refusal:
-            reply = {"code": refusal.code, "words": refusal.words}
+            reply = _refusal(header, refusal.code, refusal.words)
         except Exception as error:
             traceback.print_exc()
-            reply = {"code": "internal", "words": f"the keeper failed: {error!r}"}
-        if header.get("id") and self._connection is not None:
-            self._connection.send({"re": header["id"], **reply})
+            reply = _refusal(header, "internal", f"the keeper failed: {error!r}")
+        finally:
+            close_all(fds.values())
+        if header.get("id"):
+            connection.send(reply, descriptors)
 
-    def _tell(self, event: Mapping[str, Any]) -> None:
-        if self._connection is not None:
-            self._connection.send(event)
-
-    def _is_congested(self) -> bool:
-        return self._connection is not None and self._connection.is_congested
-
-    def _hello(self, header: dict[str, Any], _: bytes) -> Mapping[str, Any]:
-        if header["version"] != VERSION:
+    def _answer(
+        self, connection: Connection, header: dict[str, Any], body: bytes, fds: Descriptors
+    ) -> Answer:
+        name = header["op"]
+        if name == "hello":
+            return self._hello(connection, header)
+        if connection is not self._server:
+            raise Refusal("invalid", "the first request must be hello")
+        if name == "ping":
+            return self._ping()
+        if self._server_version != VERSION:
             raise Refusal("unsupported", f"this keeper speaks version {VERSION} of the protocol")
-        self._greeted = True
-        return {"version": VERSION, "pid": os.getpid(), "instance": self._instance}
+        if name == "launch":
+            if self._end_by is not None:
+                raise Refusal("shutting_down", "the keeper is ending")
+            if self._starts.was_given_up(header["agent"]):
+                raise Refusal("spawn_failed", "the launch was given up")
+        return self._requests.serve(header, body, fds)
 
-    def _launch(self, header: dict[str, Any], body: bytes) -> Mapping[str, Any]:
+    def _hello(self, connection: Connection, header: dict[str, Any]) -> Answer:
+        """Serve the one who says hello from now on, and nobody who came before."""
+        version, on_disconnect = header["version"], header.get("on_disconnect", "end")
+        if not isinstance(version, int) or on_disconnect not in ("keep", "end"):
+            raise Refusal("invalid", "hello needs a version, and on_disconnect: keep or end")
         if self._end_by is not None:
             raise Refusal("shutting_down", "the keeper is ending")
-        if header["agent"] in self._given_up:
-            raise Refusal("spawn_failed", "the launch was given up")
-        return self.agents.start(header, body)
+        if connection is not self._server:
+            self._starts.drop()
+            if self._server is not None:
+                self._server.close()
+            self._guests.remove(connection)
+            self._server = connection
+        self._server_version = version
+        self._keeps = on_disconnect == "keep"
+        return Answer(
+            {
+                "version": VERSION,
+                "build": self._build,
+                "pid": os.getpid(),
+                "instance": self._instance,
+            }
+        )
 
-    def _write(self, header: dict[str, Any], body: bytes) -> Mapping[str, Any]:
-        count = self.agents.write(header["agent"], body, close=header["close"], key=header["key"])
-        return {"bytes": count}
+    def _ping(self) -> Answer:
+        return Answer(
+            {
+                "version": VERSION,
+                "pid": os.getpid(),
+                "queued": len(self._starts),
+                "uptime_secs": time.monotonic() - self._began_at,
+                **figures(self.agents),
+            }
+        )
 
-    def _signal(self, header: dict[str, Any], _: bytes) -> Mapping[str, Any]:
-        self.agents.signal(header["agent"], header["signal"], tree=header["tree"])
-        return {}
+    def _tell(self, event: Mapping[str, Any]) -> None:
+        if self._server is not None:
+            self._server.send(event)
 
-    def _stop(self, header: dict[str, Any], _: bytes) -> Mapping[str, Any]:
-        self.agents.stop(header["agent"], header["grace_secs"])
-        return {}
-
-    def _kill(self, header: dict[str, Any], _: bytes) -> Mapping[str, Any]:
-        self.agents.kill(header["agent"])
-        return {}
-
-    def _abandon(self, header: dict[str, Any], _: bytes) -> Mapping[str, Any]:
-        self._given_up.discard(header["agent"])
-        self.agents.abandon(header["agent"])
-        return {}
-
-    def _release(self, header: dict[str, Any], _: bytes) -> Mapping[str, Any]:
-        self.agents.release(header["agent"], header["stream"], header["offset"])
-        return {}
-
-    def _forget(self, header: dict[str, Any], _: bytes) -> Mapping[str, Any]:
-        self.agents.forget(header["agent"], remove=header["remove"])
-        return {}
-
-    def _limit_total(self, header: dict[str, Any], _: bytes) -> Mapping[str, Any]:
-        self.agents.limit_total(header["bytes"])
-        return {}
-
-    def _ping(self, header: dict[str, Any], _: bytes) -> Mapping[str, Any]:
-        return {
-            "version": VERSION,
-            "pid": os.getpid(),
-            "agents": self.agents.live,
-            "known": self.agents.known,
-            "queued": len(self._starts),
-            "open_fds": _open_fds(),
-            "fd_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            "kept_bytes": self.agents.budget.kept_bytes,
-            "waiting_streams": self.agents.pump.waiting,
-            "uptime_secs": time.monotonic() - self._began_at,
-        }
+    def _is_congested(self) -> bool:
+        return self._server is not None and self._server.is_congested
 
 
-def _open_fds() -> int:
-    for directory in ("/proc/self/fd", "/dev/fd"):
-        try:
-            return len(os.listdir(directory)) - 1
-        except OSError:
-            continue
-    return -1
+def _refusal(header: Mapping[str, Any], code: str, words: str) -> dict[str, Any]:
+    return {"re": header.get("id", 0), "code": code, "words": words}
 
 
 def _sweep() -> None:

@@ -51,7 +51,10 @@ class Loop:
 
     def call_later(self, delay_secs: float, callback: Callable[[], None]) -> None:
         """Call ``callback`` once after ``delay_secs``."""
-        due = time.monotonic() + delay_secs
+        self.call_at(time.monotonic() + delay_secs, callback)
+
+    def call_at(self, due: float, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once at ``due`` by the monotonic clock."""
         heapq.heappush(self._timers, (due, next(self._order), callback))
 
     def turn(self) -> None:

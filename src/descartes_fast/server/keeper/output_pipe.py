@@ -16,7 +16,7 @@ import sys
 
 from .system import punch_hole
 
-__all__ = ["START_SUFFIX", "Budget", "Outcome", "OutputPipe"]
+__all__ = ["START_SUFFIX", "Budget", "Outcome", "OutputPipe", "open_again"]
 
 START_SUFFIX = ".start"
 
@@ -60,6 +60,11 @@ class Budget:
         return max(0, min(wanted, self.limit_bytes - self.kept_bytes))
 
 
+def open_again(path: str) -> int:
+    """Return a descriptor of an output file that goes on, made anew if it is gone."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
 class OutputPipe:
     """The read end of an agent's stdout or stderr, and the file it goes to.
 
@@ -70,6 +75,7 @@ class OutputPipe:
     def __init__(
         self, fd: int, file_fd: int, path: str, *, limit_bytes: int, policy: str, budget: Budget
     ) -> None:
+        """Take an empty file; ``fd`` is -1 where the pipe's end was lost."""
         self.fd = fd
         self.path = path
         self.start = 0
@@ -85,6 +91,12 @@ class OutputPipe:
         self._complained = False
         self._punches = True
         budget.streams.add(self)
+
+    def go_on(self) -> None:
+        """Go on where an earlier keeper stopped: after what the file holds."""
+        self.start = _trimmed_to(self.path)
+        self.end = max(os.fstat(self._file_fd).st_size, self.start)
+        self._budget.kept_bytes += self.end - self.start
 
     def move(self) -> Outcome:
         """Move at most one chunk from the pipe to the file."""
@@ -133,8 +145,9 @@ class OutputPipe:
 
     def close(self) -> None:
         """Close both ends; the file counts no longer. Twice is fine."""
-        if self.fd >= 0:
-            os.close(self.fd)
+        if self._file_fd >= 0:
+            if self.fd >= 0:
+                os.close(self.fd)
             os.close(self._file_fd)
             self.fd = self._file_fd = -1
             self._budget.kept_bytes -= self.end - self.start
@@ -172,3 +185,18 @@ class OutputPipe:
         if not self._complained:
             self._complained = True
             print(f"{self.path} {words}", file=sys.stderr, flush=True)
+
+
+def _trimmed_to(path: str) -> int:
+    """Return the first offset that a stream still has."""
+    try:
+        fd = os.open(path + START_SUFFIX, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        start: int = _START.unpack(os.read(fd, _START.size))[0]
+    except (OSError, struct.error):
+        return 0
+    finally:
+        os.close(fd)
+    return start

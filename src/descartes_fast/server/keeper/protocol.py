@@ -8,8 +8,15 @@ bytes (what goes to an agent's stdin). Three kinds of header:
               {"re": N, "code": CODE, "words": TEXT}  a refusal; codes as in ``errors.py``
     event     {"event": "grew" or "ended", ...}       keeper to server, unasked
 
-The first request is ``hello`` with the protocol's version; a keeper that does not speak
-it refuses and the connection ends. Requests with the id 0 get no reply.
+Where ``fds`` names descriptors, they travel with the frame (:mod:`.passing`). Requests
+with the id 0 get no reply.
+
+The first request is ``hello``, which is the same in every version: ``{"op", "id",
+"version", "on_disconnect"}``, answered by ``{"re", "version", "build", "pid",
+"instance"}``. It makes its connection the server's: the one before it is closed, and what
+was to be started for that is not started any more. ``on_disconnect`` says what becomes of
+the agents when the connection is lost: ``keep`` or ``end``. Where the versions differ only
+``renew``, ``ping`` and ``end`` are understood.
 """
 
 from __future__ import annotations
@@ -29,7 +36,7 @@ __all__ = [
     "frame",
 ]
 
-VERSION = 1
+VERSION = 2
 
 MAX_HEADER_BYTES = 64 * 1024 * 1024
 """Far above what execve(2) takes, so a launch that is too long is refused by the kernel."""

@@ -47,7 +47,10 @@ class Pump:
         ``finished`` is called once, after :meth:`finish`. Raises ``OSError``.
         """
         stream = _Stream(pipe, grown, finished, lambda: self._step(stream))
-        self._watch(stream)
+        if pipe.fd < 0:
+            stream.at_end = True  # the pipe's end was lost with an earlier keeper
+        else:
+            self._watch(stream)
         self._streams[pipe] = stream
 
     def finish(self, pipe: OutputPipe) -> None:
@@ -72,8 +75,10 @@ class Pump:
     def make_room(self) -> None:
         """Limits or what was released have changed: let the streams that wait look again."""
         for pipe in list(self._full):
-            self._full.discard(pipe)
-            self._step(self._streams[pipe])
+            # What one step sets off may have served, or removed, those after it.
+            if pipe in self._full:
+                self._full.discard(pipe)
+                self._step(self._streams[pipe])
 
     def _step(self, stream: _Stream) -> None:
         pipe = stream.pipe

@@ -79,12 +79,8 @@ class _Opened(contextlib.ExitStack):
         return ours, other
 
 
-def start(request: Mapping[str, Any], null_fd: int, agent_nofile: int | None) -> Started:
-    """Start the process of a ``launch`` request; return after its exec.
-
-    ``agent_nofile`` is the soft limit of file descriptors that an agent gets where the
-    keeper has raised its own. Raises ``StartFailed``.
-    """
+def start(request: Mapping[str, Any], null_fd: int) -> Started:
+    """Start the process of a ``launch`` request; return after its exec. Raises ``StartFailed``."""
     argv = request["argv"]
     limits = request["limits"]
     with _Opened() as ours, _Opened() as theirs:
@@ -114,11 +110,6 @@ def start(request: Mapping[str, Any], null_fd: int, agent_nofile: int | None) ->
             pid, time.time_ns(), stdin_fd, stdout_fd, stderr_fd, stdout_file, stderr_file
         )
         ours.pop_all()
-    if agent_nofile is not None and "nofile" not in limits and hasattr(resource, "prlimit"):
-        # The program is still being linked: about 1 ms passes until it could look.
-        with contextlib.suppress(OSError):
-            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (agent_nofile, hard))
     return started
 
 

@@ -7,6 +7,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import select
 import struct
 import sys
 
@@ -14,16 +15,25 @@ __all__ = [
     "START_FIELD",
     "become_subreaper",
     "has_exited",
+    "is_readable",
+    "parent_of",
     "process_stat",
     "punch_hole",
     "start_ticks",
+    "status_by_pidfd",
+    "status_of_zombie",
 ]
 
 START_FIELD = 19
 """Where :func:`process_stat` has the time of the start, which tells a process from a later one."""
 
 
+_PPID_FIELD = 1
+_EXIT_CODE_FIELD = 49
 _PR_SET_CHILD_SUBREAPER = 36
+_PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info of 64 bytes)
+_PIDFD_INFO_EXIT = 1 << 3
+_PIDFD_INFO = struct.Struct("=QQ11Ii")
 _FALLOC_FL_KEEP_SIZE = 0x01
 _FALLOC_FL_PUNCH_HOLE = 0x02
 _F_PUNCHHOLE = 99  # Darwin, <sys/fcntl.h>
@@ -87,6 +97,56 @@ def start_ticks(pid: int) -> int:
     """Return when a process started, in clock ticks since boot; 0 where that is not known."""
     fields = process_stat(pid)
     return int(fields[START_FIELD]) if fields else 0
+
+
+def is_readable(fd: int) -> bool:
+    """Whether ``fd`` has something to read now, for a pidfd: whether the process has exited."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def parent_of(pid: int) -> int | None:
+    """Return the parent of a process; ``None`` where there is no such process, or no /proc."""
+    fields = process_stat(pid)
+    return int(fields[_PPID_FIELD]) if fields else None
+
+
+def status_by_pidfd(pidfd: int) -> int | None:
+    """Return the wait status of a process that somebody has reaped (Linux 6.15), else ``None``."""
+    info = bytearray(_PIDFD_INFO.size)
+    _PIDFD_INFO.pack_into(info, 0, _PIDFD_INFO_EXIT, *[0] * 13)
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
+    except OSError:
+        return None
+    mask, *_, status = _PIDFD_INFO.unpack(info)
+    return int(status) if mask & _PIDFD_INFO_EXIT else None
+
+
+def status_of_zombie(pid: int, ticks: int) -> int | None:
+    """Return the wait status of a process that has exited and was not reaped, else ``None``.
+
+    ``ticks`` is its start.
+    The kernel says 0 to whoever may not know, so a 0 counts from a process of this very
+    user only.
+    """
+    fields = process_stat(pid)
+    if not fields or fields[0] not in (b"Z", b"X") or len(fields) <= _EXIT_CODE_FIELD:
+        return None
+    if int(fields[START_FIELD]) != ticks:
+        return None
+    status = int(fields[_EXIT_CODE_FIELD])
+    if status != 0:
+        return status
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            lines = dict(line.split(b":", 1) for line in file if b":" in line)
+    except OSError:
+        return None
+    own = {b"Uid": os.geteuid(), b"Gid": os.getegid()}
+    same = all({int(word) for word in lines[name].split()} == {own[name]} for name in own)
+    return 0 if same else None
 
 
 def has_exited(pid: int) -> bool:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .system import START_FIELD, process_stat
+from .system import START_FIELD, parent_of, process_stat
 
 __all__ = [
     "MARKER",
@@ -94,6 +94,27 @@ class ProcessTable:
             with contextlib.suppress(OSError):
                 os.kill(pid, signum)
 
+    def owner(self, pid: int, leaders: Mapping[int, str]) -> str | None:
+        """Return whose process ``pid`` is by its session or its marker."""
+        with contextlib.suppress(OSError):
+            if (owner := leaders.get(os.getsid(pid))) is not None:
+                return owner
+        return self._marked(pid)
+
+    def saved(self) -> list[tuple[int, int, str | None, str, float]]:
+        """Return what the last pass found out, for :meth:`restore`."""
+        return [
+            (pid, seen.session, seen.owner, seen.start_ticks.decode(), seen.seen_at)
+            for pid, seen in self._seen.items()
+        ]
+
+    def restore(self, saved: list[tuple[int, int, str | None, str, float]]) -> None:
+        """Take what :meth:`saved` returned."""
+        self._seen = {
+            pid: _Seen(session, owner, ticks.encode(), seen_at)
+            for pid, session, owner, ticks, seen_at in saved
+        }
+
     def _verdict(self, pid: int, session: int, now: float) -> _Seen:
         seen = self._before.get(pid)
         if seen is not None and seen.session == session:
@@ -150,6 +171,19 @@ class GroupTable:
         """Signal a group of the last pass."""
         signal_group(-pid, signum)
 
+    def owner(self, pid: int, leaders: Mapping[int, str]) -> str | None:
+        """Return whose process ``pid`` is by its process group."""
+        with contextlib.suppress(OSError):
+            return leaders.get(os.getpgid(pid))
+        return None
+
+    def saved(self) -> list[tuple[int, int, str | None, str, float]]:
+        """There is nothing to be saved."""
+        return []
+
+    def restore(self, saved: list[tuple[int, int, str | None, str, float]]) -> None:
+        """There is nothing to be restored."""
+
 
 Trees = ProcessTable | GroupTable
 
@@ -167,7 +201,7 @@ def children() -> list[int]:
         return []
     own = os.getpid()
     pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-    return [pid for pid in pids if _parent_and_start(pid)[0] == own]
+    return [pid for pid in pids if parent_of(pid) == own]
 
 
 def signal_group(leader: int, *signals: int) -> None:

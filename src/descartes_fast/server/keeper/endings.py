@@ -1,0 +1,255 @@
+"""How agents end: each leader's exit, what it leaves behind, its pipes, its one report.
+
+The end of an agent, in this order: its leader exits and stays unreaped, so that the id
+of its process group remains its own; whatever it left behind gets SIGTERM, two seconds,
+SIGKILL; its pipes are emptied; it is reaped; ``ended`` is reported.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from .agent import Agent, Phase
+from .exits import choose_exits
+from .leader import Exit
+from .loop import Loop
+from .output_pipe import OutputPipe
+from .pump import Pump
+from .trees import Trees, signal_all
+
+__all__ = ["Endings"]
+
+_REST_GRACE_SECS = 2.0  # for what a leader that has exited left behind
+_GIVE_UP_SECS = 5.0  # after SIGKILL: a process that hangs in the kernel holds up no report
+_LOOK_SECS = 0.005  # between two looks at the process table while something is ending
+_LOOK_SHARE = 5  # ... and at least so many times the processor time of one
+_REMEMBER_SECS = 0.05  # a thousand agents stopped together cost few looks, not a thousand
+
+
+class Endings:
+    """Brings agents to their end; calls ``ended`` once for each, with what is known of it."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        trees: Trees,
+        pump: Pump,
+        grown: Callable[[Agent], None],
+        ended: Callable[[Agent, Exit], None],
+    ) -> None:
+        self.exits = choose_exits(loop)
+        self._loop = loop
+        self._trees = trees
+        self._pump = pump
+        self._grown = grown
+        self._ended = ended
+        self._live: dict[str, Agent] = {}
+        # Processes of agents whose ids nobody else can have.
+        self._leaders: dict[int, str] = {}
+        self._ending: set[Agent] = set()
+        self._look_wanted = False
+        self._next_look_at = 0.0
+        self._looked_at = 0.0
+
+    @property
+    def live(self) -> list[Agent]:
+        """The agents that have not ended."""
+        return list(self._live.values())
+
+    @property
+    def live_count(self) -> int:
+        """How many agents have not ended."""
+        return len(self._live)
+
+    def attend(self, agent: Agent) -> None:
+        """See an agent to its end from wherever it is. Raises ``OSError``; see :meth:`drop`."""
+        self._live[agent.id] = agent
+        for pipe in agent.outputs:
+            if pipe in agent.unfinished:
+                self._pump.add(pipe, lambda: self._grown(agent), self._finisher(agent, pipe))
+        if agent.phase is Phase.RUNNING:
+            self._leaders[agent.leader.pid] = agent.id
+            agent.leader.watch(lambda: self._leader_exited(agent))
+        elif not agent.leader.is_adopted:
+            self._leaders[agent.leader.pid] = agent.id
+        if agent.kill_at is not None:
+            self._kill_later(agent)
+        if agent.give_up_at is not None:
+            self._give_up_later(agent)
+        if agent.phase is Phase.CLEARING:
+            self._clear(agent)
+        elif agent.phase is Phase.DRAINING:
+            self._drain(agent)
+
+    def drop(self, agent: Agent) -> None:
+        """Kill and reap a child that :meth:`attend` raised for, and close its pipes."""
+        agent.leader.send_group(signal.SIGKILL)
+        agent.leader.close()
+        if not agent.leader.is_adopted:
+            os.waitpid(agent.leader.pid, 0)
+        self._leaders.pop(agent.leader.pid, None)
+        del self._live[agent.id]
+        self.close(agent)
+
+    def close(self, agent: Agent) -> None:
+        """Close an agent's descriptors."""
+        agent.leader.close()
+        if agent.stdin is not None:
+            agent.stdin.close()
+        for pipe in agent.outputs:
+            self._pump.remove(pipe)
+
+    def stop(self, agent: Agent, grace_secs: float) -> None:
+        """Ask an agent's group to end, and kill all of it after the grace."""
+        if agent.phase is Phase.RUNNING:
+            self._remember_strays()
+            agent.leader.send_group(signal.SIGTERM, signal.SIGCONT)
+        self.end_within(agent, grace_secs)
+
+    def end_within(self, agent: Agent, delay_secs: float) -> None:
+        """Somebody wants an agent ended: after the delay a full disk holds it up no longer."""
+        self._kill_within(agent, delay_secs)
+        due = time.monotonic() + delay_secs
+        if agent.give_up_at is None or due < agent.give_up_at:
+            agent.give_up_at = due
+            self._give_up_later(agent)
+
+    def child_signalled(self) -> None:
+        """SIGCHLD came: an agent has exited, or something that it left behind."""
+        self.exits.child_signalled()
+        self._reap_strays()
+
+    def after_turn(self) -> None:
+        """Look for what is left of agents, once for all events of a turn."""
+        if self._look_wanted and time.monotonic() >= self._next_look_at:
+            self._look()
+
+    def is_agents(self, pid: int) -> bool:
+        """Whether a process belongs to an agent by its session or its marker."""
+        return self._trees.owner(pid, self._sessions()) is not None
+
+    def _leader_exited(self, agent: Agent) -> None:
+        agent.ended_at_ns = time.time_ns()
+        if agent.stdin is not None:
+            agent.stdin.close()
+        if agent.leader.is_adopted:
+            # Reaped by somebody else: another process may have its id from now on.
+            self._leaders.pop(agent.leader.pid, None)
+        self._kill_within(agent, _REST_GRACE_SECS)
+        agent.phase = Phase.CLEARING
+        self._clear(agent)
+
+    def _clear(self, agent: Agent) -> None:
+        self._ending.add(agent)
+        self._look_wanted = True
+
+    def _kill_within(self, agent: Agent, delay_secs: float) -> None:
+        """Kill all of an agent after a delay; of two delays the earlier end counts."""
+        due = time.monotonic() + delay_secs
+        if agent.kill_at is None or due < agent.kill_at:
+            agent.kill_at = due
+            self._kill_later(agent)
+
+    def _kill_later(self, agent: Agent) -> None:
+        def kill() -> None:
+            if agent.phase in (Phase.RUNNING, Phase.CLEARING):
+                self._ending.add(agent)
+                self._look_wanted = True
+                self._next_look_at = 0.0
+
+        assert agent.kill_at is not None
+        self._loop.call_at(agent.kill_at, kill)
+
+    def _give_up_later(self, agent: Agent) -> None:
+        def give_up() -> None:
+            for pipe in agent.outputs:
+                self._pump.give_up(pipe)
+
+        assert agent.give_up_at is not None
+        self._loop.call_at(agent.give_up_at, give_up)
+
+    def _remember_strays(self) -> None:
+        """See who is whose child before parents end."""
+        if time.monotonic() - self._looked_at > _REMEMBER_SECS:
+            self._looked_at = time.monotonic()
+            self._trees.members(self._sessions())
+
+    def _sessions(self) -> dict[int, str]:
+        """Return whose the sessions are; those of leaders reaped elsewhere while they are."""
+        reaped = {
+            agent.leader.pid: agent.id
+            for agent in self._ending
+            if agent.leader.is_adopted and agent.leader.owns_session()
+        }
+        return {**reaped, **self._leaders}
+
+    def _look(self) -> None:
+        """Look at the process table once for all agents that are ending."""
+        now = self._looked_at = time.monotonic()
+        began = time.thread_time()
+        members = self._trees.members(self._sessions())
+        for agent in list(self._ending):
+            self._end_rest(agent, members.get(agent.id, []), now)
+        self._look_wanted = bool(self._ending)
+        pause = max(_LOOK_SECS, (time.thread_time() - began) * _LOOK_SHARE)
+        self._next_look_at = time.monotonic() + pause
+        # Also with nothing left: an exit before then asks for a look that has to wait.
+        self._loop.call_at(self._next_look_at, lambda: None)
+
+    def _end_rest(self, agent: Agent, rest: list[int], now: float) -> None:
+        kill_at = agent.kill_at if agent.kill_at is not None else now
+        if agent.phase is Phase.CLEARING and (not rest or now >= kill_at + _GIVE_UP_SECS):
+            if rest:
+                print(f"agent {agent.id}: left behind {rest}", file=sys.stderr, flush=True)
+            self._drain(agent)
+        elif now >= kill_at:
+            agent.leader.send_group(signal.SIGKILL)
+            signal_all(self._trees, rest, signal.SIGKILL)
+        elif agent.phase is Phase.CLEARING and not agent.was_asked:
+            agent.was_asked = True
+            agent.leader.send_group(signal.SIGTERM, signal.SIGCONT)
+            signal_all(self._trees, rest, signal.SIGTERM, signal.SIGCONT)
+
+    def _drain(self, agent: Agent) -> None:
+        agent.phase = Phase.DRAINING
+        self._ending.discard(agent)
+        for pipe in agent.outputs:
+            if pipe in agent.unfinished:
+                self._pump.finish(pipe)
+
+    def _finisher(self, agent: Agent, pipe: OutputPipe) -> Callable[[], None]:
+        def finished() -> None:
+            agent.unfinished.discard(pipe)
+            if not agent.unfinished:
+                self._reap(agent)
+
+        return finished
+
+    def _reap(self, agent: Agent) -> None:
+        how = agent.leader.collect()
+        agent.leader.close()
+        if not agent.leader.is_adopted:
+            del self._leaders[agent.leader.pid]
+        del self._live[agent.id]
+        agent.phase = Phase.ENDED
+        self._ended(agent, how)
+        self._pump.make_room()
+        self._reap_strays()
+
+    def _reap_strays(self) -> None:
+        """Reap what agents left behind and has ended since, never a leader."""
+        if not hasattr(os, "waitid"):
+            return
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            # A leader hides those behind it until it is reaped, which comes back here.
+            if found is None or found.si_pid in self._leaders:
+                return
+            os.waitpid(found.si_pid, os.WNOHANG)

@@ -1,0 +1,79 @@
+"""Who may connect to the keeper: its own user, but none of its agents.
+
+An agent that could command the keeper could end its siblings. Refused are the keeper's
+descendants and what belongs to an agent by its session or its marker (agents taken over
+from an earlier keeper do not descend from this one). That holds for processes as they
+come; one that asks a stranger of the same user to speak for it is beyond what a socket
+shows. Where the system does not name the peer (macOS) only the user counts.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Callable
+
+from .passing import close_all
+from .system import is_readable, parent_of
+
+__all__ = ["may_connect"]
+
+_SO_PEERPIDFD = 77  # Linux 6.5
+_TRIES = 3  # a parent that exits in the middle of a walk breaks it
+
+
+def may_connect(peer: socket.socket, is_agents: Callable[[int], bool]) -> bool:
+    """Whether ``peer`` may speak to this keeper; ``is_agents`` knows agents' processes."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return _effective_uid(peer) in (os.geteuid(), 0)
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, _ = struct.unpack("3i", credentials)
+    if uid not in (os.geteuid(), 0):
+        return False
+    if pid == 0:
+        return True  # of a pid namespace that this one does not see: no descendant
+    handle = _handle(peer, pid)
+    try:
+        for _ in range(_TRIES):
+            ancestry = _ancestry(pid)
+            if ancestry is not None:
+                break
+        if ancestry is None or os.getpid() in ancestry or is_agents(pid):
+            return False
+        # Who has exited by now may have left its id, and the walk, to another process.
+        return handle is None or not is_readable(handle)
+    finally:
+        if handle is not None:
+            close_all([handle])
+
+
+def _effective_uid(peer: socket.socket) -> int:
+    """Return the user of the other end where there is LOCAL_PEERCRED (macOS, BSD)."""
+    option = getattr(socket, "LOCAL_PEERCRED", 1)
+    _, uid = struct.unpack_from("=II", peer.getsockopt(0, option, 76))
+    return int(uid)
+
+
+def _handle(peer: socket.socket, pid: int) -> int | None:
+    try:
+        handle = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, 4)
+        return int(struct.unpack("i", handle)[0])
+    except OSError:
+        pass
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, AttributeError):
+        return None
+
+
+def _ancestry(pid: int) -> list[int] | None:
+    """Return ``pid`` and its ancestors up to the first process; ``None`` if one went away."""
+    line = []
+    while pid > 1:
+        line.append(pid)
+        parent = parent_of(pid)
+        if parent is None:
+            return None
+        pid = parent
+    return line

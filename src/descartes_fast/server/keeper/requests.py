@@ -1,0 +1,147 @@
+"""The requests that concern agents: from a header to a call and from its result to a reply."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .agents import Agents
+from .connection import Descriptors
+from .keys import KeyMemory
+from .protocol import Refusal
+
+__all__ = ["Answer", "Requests", "figures"]
+
+_Header = Mapping[str, Any]
+
+
+class Answer(NamedTuple):
+    """A reply's fields, and the descriptors that its ``fds`` name."""
+
+    fields: Mapping[str, Any]
+    descriptors: Sequence[int] = ()
+
+
+class Requests:
+    """Serves the operations on agents. What has a ``key`` is done once for each key."""
+
+    def __init__(self, agents: Agents, keys: KeyMemory) -> None:
+        self._agents = agents
+        self._keys = keys
+        self._operations: dict[str, Callable[[_Header, bytes, Descriptors], Answer]] = {
+            "launch": self._launch,
+            "adopt": self._adopt,
+            "list": self._list,
+            "duplicates": self._duplicates,
+            "abandon": self._abandon,
+            "release": self._release,
+            "forget": self._forget,
+            "limit_total": self._limit_total,
+        }
+        self._keyed: dict[str, Callable[[_Header, bytes], Mapping[str, Any]]] = {
+            "write": self._write,
+            "signal": self._signal,
+            "stop": self._stop,
+            "kill": self._kill,
+        }
+
+    def serve(self, header: _Header, body: bytes, descriptors: Descriptors) -> Answer:
+        """Do what a request asks for. Raises ``Refusal``."""
+        name = header["op"]
+        if name in self._keyed:
+            return Answer(self._once(header, body))
+        if name not in self._operations:
+            raise Refusal("unsupported", f"the keeper has no operation {name!r}")
+        return self._operations[name](header, body, descriptors)
+
+    def _once(self, header: _Header, body: bytes) -> Mapping[str, Any]:
+        name = header["op"]
+        key = header.get("key", "")
+        if not key:
+            return self._keyed[name](header, body)
+        key = f"{name} {header['agent']} {key}"
+        reply = self._keys.recall(key)
+        if reply is None:
+            reply = dict(self._keyed[name](header, body))
+            self._keys.remember(key, reply)
+        return reply
+
+    def _launch(self, header: _Header, body: bytes, _: Descriptors) -> Answer:
+        agent = self._agents.start(header, body)
+        named = agent.descriptors()
+        reply = {
+            "pid": agent.leader.pid,
+            "started_at_ns": agent.started_at_ns,
+            "start_ticks": agent.leader.start_ticks,
+            "fds": list(named),
+        }
+        return Answer(reply, list(named.values()))
+
+    def _adopt(self, header: _Header, _: bytes, descriptors: Descriptors) -> Answer:
+        agent = self._agents.adopt(header, descriptors)
+        return Answer({**agent.lengths(), "phase": agent.phase.value})
+
+    def _list(self, *_: object) -> Answer:
+        return Answer({"agents": [agent.describe() for agent in self._agents.known]})
+
+    def _duplicates(self, header: _Header, *_: object) -> Answer:
+        found = self._agents.duplicates(header["agents"])
+        reply = {
+            "agents": [(agent_id, list(named)) for agent_id, named in found],
+            "fds": [name for _, named in found for name in named],
+        }
+        return Answer(reply, [fd for _, named in found for fd in named.values()])
+
+    def _write(self, header: _Header, body: bytes) -> Mapping[str, Any]:
+        return {"bytes": self._agents.write(header["agent"], body, close=header["close"])}
+
+    def _signal(self, header: _Header, _: bytes) -> Mapping[str, Any]:
+        self._agents.signal(header["agent"], header["signal"], tree=header["tree"])
+        return {}
+
+    def _stop(self, header: _Header, _: bytes) -> Mapping[str, Any]:
+        self._agents.stop(header["agent"], header["grace_secs"])
+        return {}
+
+    def _kill(self, header: _Header, _: bytes) -> Mapping[str, Any]:
+        self._agents.kill(header["agent"])
+        return {}
+
+    def _abandon(self, header: _Header, *_: object) -> Answer:
+        self._agents.abandon(header["agent"])
+        return Answer({})
+
+    def _release(self, header: _Header, *_: object) -> Answer:
+        self._agents.release(header["agent"], header["stream"], header["offset"])
+        return Answer({})
+
+    def _forget(self, header: _Header, *_: object) -> Answer:
+        self._agents.forget(header["agent"], remove=header["remove"])
+        return Answer({})
+
+    def _limit_total(self, header: _Header, *_: object) -> Answer:
+        self._agents.limit_total(header["bytes"])
+        return Answer({})
+
+
+def figures(agents: Agents) -> dict[str, Any]:
+    """Return what ``ping`` tells of the agents and of the process."""
+    return {
+        "agents": agents.live,
+        "known": len(agents.known),
+        "open_fds": _open_fds(),
+        "fd_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        "kept_bytes": agents.budget.kept_bytes,
+        "waiting_streams": agents.pump.waiting,
+    }
+
+
+def _open_fds() -> int:
+    for directory in ("/proc/self/fd", "/dev/fd"):
+        try:
+            return len(os.listdir(directory)) - 1
+        except OSError:
+            continue
+    return -1
