@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import stat
 import tempfile
 import uuid
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from descartes_fast.errors import UsageError
-from descartes_fast.server.keeper_process import start_keeper
+from descartes_fast.server.keeper_process import KeeperPlace
 from descartes_fast.server.state_dir import StateDir
 
 
@@ -101,7 +100,7 @@ def test_keepers_log_is_not_written_through_a_link(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="dfast-") as runtime:
         (Path(runtime) / "keeper.log").symlink_to(target)
         with pytest.raises(UsageError, match="keeper's log"):
-            start_keeper(Path(runtime), "0123456789abcdef")
+            KeeperPlace(Path(runtime)).start("0123456789abcdef")
     assert target.read_text() == "precious"
 
 
@@ -115,29 +114,20 @@ def test_directories_that_were_open_to_others_are_closed(tmp_path: Path) -> None
     state.close()
 
 
-def test_sockets_of_keepers_that_are_gone_are_removed(tmp_path: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="dfast-") as short:
-        state = StateDir(Path(short))
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(state.runtime / "keeper-12345678.sock"))
-        (state.runtime / "keeper-notes.sock").write_text("no socket")
-        state.remove_leftovers()
-        assert [path.name for path in state.runtime.iterdir()] == ["keeper-notes.sock"]
-        state.close()
-
-
-def test_leftovers_are_removed_but_nothing_else(tmp_path: Path) -> None:
+def test_output_of_unknown_agents_is_removed_but_nothing_else(tmp_path: Path) -> None:
     state = StateDir(tmp_path / "state")
-    agent = state.agent_directory(uuid.uuid4())
-    agent.mkdir()
-    (agent / "stdout").write_text("old")
+    known, unknown = uuid.uuid4(), uuid.uuid4()
+    for agent in (known, unknown):
+        state.agent_directory(agent).mkdir()
+        (state.agent_directory(agent) / "stdout").write_text("old")
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").touch()
     (state.agents / str(uuid.uuid4())).symlink_to(outside)
     (state.agents / "not-an-id").mkdir()
-    state.remove_leftovers()
-    assert not agent.exists()
+    state.remove_unknown({known})
+    assert (state.agent_directory(known) / "stdout").read_text() == "old"
+    assert not state.agent_directory(unknown).exists()
     assert (outside / "precious").exists()
     assert (state.agents / "not-an-id").exists()
     state.close()
@@ -146,10 +136,48 @@ def test_leftovers_are_removed_but_nothing_else(tmp_path: Path) -> None:
 def test_runtime_directory_of_a_long_path_is_a_short_private_one(tmp_path: Path) -> None:
     state = StateDir(tmp_path / ("x" * 120))
     runtime = state.runtime
-    assert len(str(runtime)) < 70
+    assert len(str(runtime)) < 90
     assert stat.S_IMODE(runtime.stat().st_mode) == 0o700
     state.close()
+    assert runtime.exists()  # a keeper may be there for the next server
+    again = StateDir(tmp_path / ("x" * 120))
+    assert again.runtime == runtime
+    again.remove_runtime()
     assert not runtime.exists()
+    again.close()
+
+
+def test_runtime_directories_of_two_long_paths_differ(tmp_path: Path) -> None:
+    states = [StateDir(tmp_path / (letter * 120)) for letter in "xy"]
+    assert len({state.runtime for state in states}) == 2
+    for state in states:
+        state.remove_runtime()
+        state.close()
+
+
+@pytest.mark.parametrize("planted", ["link", "file"])
+def test_planted_runtime_directory_of_a_long_path_is_refused(
+    tmp_path: Path, short_path: Path, planted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_path))
+    state = StateDir(tmp_path / ("x" * 120))
+    assert state.runtime.parent == short_path
+    state.remove_runtime()
+    state.close()
+    if planted == "link":
+        state.runtime.symlink_to(tmp_path)
+    else:
+        state.runtime.touch()
+    with pytest.raises(UsageError, match="not a directory of this user"):
+        StateDir(tmp_path / ("x" * 120))
+
+
+def test_runtime_directory_inside_the_state_directory_stays(short_path: Path) -> None:
+    state = StateDir(short_path / "state")
+    state.remove_runtime()
+    assert state.runtime == short_path / "state" / "run"
+    assert state.runtime.exists()
+    state.close()
 
 
 def test_state_dir_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:

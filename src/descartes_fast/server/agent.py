@@ -24,9 +24,10 @@ from .._core import (
     StatusUpdate,
     StatusUpdateType,
 )
+from ..config import OutputPolicy
 from ..errors import InvalidState
 from .backends import LaunchPlan
-from .keeper_link import Ended, OutputGrew, Started
+from .keeper_messages import Ended, OutputGrew, Started
 from .output import OutputFile
 
 __all__ = ["KEPT_TASK_CHARACTERS", "Agent", "AgentObserver"]
@@ -37,6 +38,9 @@ SIGNAL_COUNTS_SECS = 10
 Time enough to clean up and die of it; who survived it and is killed by another one later was not.
 """
 
+UNSEEN = "nobody saw how it ended: its keeper was gone by then"
+"""What is said of an end whose exit code is not known."""
+
 KEPT_TASK_CHARACTERS = 4096
 """A longer task is shown by its beginning; the agent gets all of it."""
 
@@ -46,6 +50,9 @@ class AgentObserver(Protocol):
 
     def state_changed(self, agent: Agent, update: StatusUpdate) -> None:
         """The agent lives on in another state."""
+
+    def stop_was_asked(self, agent: Agent) -> None:
+        """From now on the agent's end is one that was asked for, or no longer."""
 
     def output_grew(self, agent: Agent) -> None:
         """There is more output than before."""
@@ -67,6 +74,10 @@ class Agent:
         stdout: OutputFile,
         stderr: OutputFile,
         observer: AgentObserver,
+        output_limit_bytes: int = 0,
+        output_policy: OutputPolicy = "trim",
+        request_key: str = "",
+        stored_config: bytes = b"",
     ) -> None:
         self.id = agent_id
         self.name = config.name
@@ -77,6 +88,10 @@ class Agent:
         self.stop_grace_secs = plan.stop_grace_secs
         self.stdout = stdout
         self.stderr = stderr
+        self.output_limit_bytes = output_limit_bytes
+        self.output_policy: OutputPolicy = output_policy
+        self.request_key = request_key
+        self.stored_config = stored_config
         self.status = AgentStatus.INITIALIZING
         self.seq = 0
         self.pid: int | None = None
@@ -85,10 +100,13 @@ class Agent:
         self.ended_at_ns: int | None = None
         self.exit_code: int | None = None
         self.signal: int | None = None
+        self.message: str | None = None
+        self.user_secs = self.system_secs = 0.0
+        self.max_rss_bytes = 0
         self.paused_at_ns: int | None = None
         self.pause_mode: PauseMode | None = None
         self.pause_noticed = False
-        self.stop_asked = False
+        self._stop_asked = False
         self._signals_asked_ns: dict[int, int] = {}
         self.cursors = {LogStreamType.STDOUT: 0, LogStreamType.STDERR: 0}
         self.pausing = asyncio.Lock()
@@ -102,6 +120,18 @@ class Agent:
     @property
     def has_ended(self) -> bool:
         return self.status.is_terminal
+
+    @property
+    def stop_asked(self) -> bool:
+        """Whether the agent's end will be one that was asked for."""
+        return self._stop_asked
+
+    @stop_asked.setter
+    def stop_asked(self, asked: bool) -> None:
+        if asked != self._stop_asked:
+            self._stop_asked = asked
+            if not self.has_ended:
+                self._observer.stop_was_asked(self)
 
     def output(self, stream: LogStreamType) -> OutputFile:
         """Return one of the two streams."""
@@ -195,9 +225,18 @@ class Agent:
 
     def output_grew(self, event: OutputGrew) -> None:
         """The keeper has written more output to the files, or trimmed them."""
-        self._measure(event)
+        self.measure(event)
         self._wake()
         self._observer.output_grew(self)
+
+    def measure(self, event: OutputGrew | Ended) -> None:
+        """Note how long the streams are, and tell nobody."""
+        # Streams only grow: what was said before a restart may be heard after it.
+        stdout, stderr = self.stdout, self.stderr
+        stdout.start = max(stdout.start, event.stdout_start)
+        stdout.end = max(stdout.end, event.stdout_bytes)
+        stderr.start = max(stderr.start, event.stderr_start)
+        stderr.end = max(stderr.end, event.stderr_bytes)
 
     def ended(self, event: Ended) -> None:
         """The process is gone and its output complete."""
@@ -208,12 +247,14 @@ class Agent:
             return
         if self.has_ended:
             return
-        self._measure(event)
+        self.measure(event)
         self.exit_code = event.exit_code
         self.signal = event.signal
         self.ended_at_ns = event.ended_at_ns
+        self.user_secs, self.system_secs = event.user_secs, event.system_secs
+        self.max_rss_bytes = event.max_rss_bytes
         if self.stop_asked or self._was_asked_for(event):
-            self._end(AgentStatus.TERMINATED, None)
+            self._end(AgentStatus.TERMINATED, UNSEEN if event.unknown else None)
         elif event.exit_code == 0:
             self._end(AgentStatus.COMPLETED, None)
         else:
@@ -237,6 +278,7 @@ class Agent:
             self.ended_at_ns = time.time_ns()
         self.paused_at_ns = self.pause_mode = None
         self.status = status
+        self.message = message
         self.seq += 1
         self._info = None
         self._wake()
@@ -272,10 +314,6 @@ class Agent:
             ),
         )
 
-    def _measure(self, event: OutputGrew | Ended) -> None:
-        self.stdout.start, self.stdout.end = event.stdout_start, event.stdout_bytes
-        self.stderr.start, self.stderr.end = event.stderr_start, event.stderr_bytes
-
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
@@ -298,6 +336,8 @@ def _shortened(task: str) -> str:
 
 
 def _reason(event: Ended) -> str:
+    if event.unknown:
+        return UNSEEN
     if event.signal is None:
         return f"exit code {event.exit_code}"
     try:

@@ -22,15 +22,18 @@ from .envelope import Envelope
 from .health import Health
 from .housekeeping import keep_house
 from .identity import ServerIdentity
+from .in_thread import in_thread
 from .journal import Journal, NoJournal
 from .keeper_link import KeeperLink
-from .keeper_loss import end_agents_without_keeper
+from .keeper_loss import KeeperLoss
+from .keeper_process import ENDS_NAME
 from .limits import Reserves
 from .log_feed import LogFeed
 from .news import AgentNews, KeeperNews
 from .operations import Operations
 from .publisher import Publisher
 from .queries import Queries
+from .recovery import Recovery
 from .registry import Registry
 from .replay import Replay
 from .router import Router
@@ -75,7 +78,6 @@ async def assemble(
     agent_nofile = raise_descriptor_limit()
     state_dir = StateDir(config.state_path())
     stack.callback(state_dir.close)
-    await asyncio.to_thread(state_dir.remove_leftovers)
     journal = await _journal(stack, config, state_dir)
     bound = await _bind(stack, config, counters)
     identity = ServerIdentity(
@@ -95,12 +97,16 @@ async def assemble(
     def remove_output(agent_id: UUID) -> None:
         files.submit(state_dir.remove_agent, agent_id)
 
+    def forget(agent_id: UUID) -> None:
+        journal.remove_agent(agent_id)
+        remove_output(agent_id)
+
     registry = Registry(
         max_agents=config.max_agents,
         retain_agents=config.retain_agents,
         retain_secs=config.retain_secs,
         retain_bytes=config.state_limit_bytes // 2,  # the rest is for those that run
-        on_dropped=lambda agent: remove_output(agent.id),
+        on_dropped=lambda agent: forget(agent.id),
     )
     publisher = Publisher(bound.publications, counters, server_id=identity.server_id)
     stack.callback(publisher.close, linger_ms=LINGER_MS)
@@ -108,19 +114,27 @@ async def assemble(
     stack.callback(status_feed.close)
     log_feed = LogFeed(publisher, counters)
     stack.callback(log_feed.close)
-    observer = AgentNews(registry, status_feed, log_feed)
-
-    def keeper_lost(reason: str) -> None:
-        health.keeper_lost(reason)
-        end_agents_without_keeper(registry, keeper.instance, reason)
-
-    keeper_news = KeeperNews(registry, background, keeper_lost)
-    keeper = await KeeperLink.open(state_dir.runtime, keeper_news, agent_nofile=agent_nofile)
-    keeper_news.keeper = keeper
-    stack.push_async_callback(keeper.aclose)
-
-    reserves = Reserves(config, state_dir.path, registry.output_bytes)
+    observer = AgentNews(registry, journal, status_feed, log_feed)
+    keeper_news = KeeperNews(registry, journal, background, lambda reason: loss.lost(reason))
+    keeper = await KeeperLink.open(
+        state_dir.runtime,
+        keeper_news,
+        instance=journal.instance,
+        keep=journal.keeps,
+        agent_nofile=agent_nofile,
+    )
+    stack.push_async_callback(_let_go, keeper, config, state_dir)
+    reserves = Reserves(config, state_dir.path, registry.output_bytes, lambda: registry.alive_count)
     health = Health(keeper, reserves, accepting=lambda: dispatcher.accepting)
+    loss = KeeperLoss(
+        keeper,
+        registry,
+        health,
+        keeper_news.agent_ended,
+        ends_path=state_dir.runtime / ENDS_NAME,
+        stop_grace_secs=config.stop_grace_secs,
+    )
+    stack.push_async_callback(loss.aclose)
     replay = Replay(config.replay_bytes, config.replay_secs, journal)
     longest_wait_secs = config.request_timeout_secs * _WAIT_MARGIN
     queries = Queries(files, filters, timeout_secs=longest_wait_secs)
@@ -148,6 +162,16 @@ async def assemble(
         background,
         remove_output,
     )
+    recovery = Recovery(
+        journal=journal,
+        keeper=keeper,
+        registry=registry,
+        state_dir=state_dir,
+        news=observer,
+        log_feed=log_feed,
+        stop_grace_secs=config.stop_grace_secs,
+    )
+    await _recover(recovery, keeper_news, spawner)
     dispatcher = Dispatcher(
         identity=identity,
         registry=registry,
@@ -180,9 +204,32 @@ async def _journal(
 ) -> NoJournal:
     if not config.journal:
         return NoJournal()
-    journal = await asyncio.to_thread(Journal.open, state_dir.path / "journal.sqlite")
+    path = state_dir.path / "journal.sqlite"
+    journal = await in_thread(lambda: Journal.open(path), Journal.aclose)
     stack.push_async_callback(journal.aclose)
     return journal
+
+
+async def _recover(recovery: Recovery, keeper_news: KeeperNews, spawner: Spawner) -> None:
+    """Bring the agents of an earlier server back before anything is asked about them."""
+    try:
+        ends = await recovery.run()
+    except Exception:
+        recovery.keeper.detach()  # the agents are for the next server
+        raise
+    keeper_news.begin(recovery.keeper)
+    for end in ends:
+        keeper_news.agent_ended(end)
+    spawner.recovered(recovery.registry.listed(None, None))
+
+
+async def _let_go(keeper: KeeperLink, config: ZmqServerConfig, state_dir: StateDir) -> None:
+    """Leave the keeper and its agents to the next server, or end both."""
+    if config.keep_agents:
+        keeper.detach()
+    else:
+        await keeper.aclose()
+        state_dir.remove_runtime()
 
 
 def _threads(stack: AsyncExitStack, purpose: str) -> ThreadPoolExecutor:

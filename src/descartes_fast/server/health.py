@@ -36,7 +36,7 @@ class Health:
         self._clock = clock
         self._asked_at = float("-inf")
         self.lost: str | None = None
-        """Why there is no keeper any more, once that is so."""
+        """Why there is no keeper, if that is so."""
         self._keeper_reason: str | None = None
         self._asking: asyncio.Lock = asyncio.Lock()
 
@@ -55,14 +55,21 @@ class Health:
         """Return why the server is not healthy, after asking the keeper."""
         async with self._asking:
             if not self.fresh:
-                self._keeper_reason = await self._ping()
-                self._asked_at = self._clock()
+                reason = await self._ping()
+                if self.lost is None:
+                    self._keeper_reason = reason
+                    self._asked_at = self._clock()
         return self.reason()
 
     def keeper_lost(self, reason: str) -> None:
-        """Note that there is no keeper any more."""
+        """Note that there is no keeper any more, or not for the moment."""
         self.lost = self._keeper_reason = reason
         self._asked_at = float("inf")
+
+    def keeper_is_back(self) -> None:
+        """Note that there is a keeper again."""
+        self.lost = self._keeper_reason = None
+        self._asked_at = float("-inf")
 
     async def _ping(self) -> str | None:
         try:

@@ -1,172 +1,93 @@
-"""The server's end of the keeper: starts it, asks it, and hears from it."""
+"""The server's end of the keeper: finds or starts it, asks it, hears from it, replaces it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
-import socket
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 from uuid import UUID
 
-from ..config import OutputPolicy, StdinPolicy
-from ..errors import CommunicationError, ExecutionError, SpawnFailed, from_wire
-from .keeper.protocol import VERSION, BrokenFrame, FrameReader, frame
+from ..errors import CommunicationError, ExecutionError, ServerBusy, SpawnFailed
+from .keeper.protocol import BrokenFrame
 from .keeper.trees import MARKER
-from .keeper_process import KeeperProcess, KeeperWire, start_keeper
+from .keeper_connection import KeeperConnection
+from .keeper_joining import join_keeper
+from .keeper_messages import (
+    Adoption,
+    Ended,
+    KeeperEvents,
+    KnownAgent,
+    Launch,
+    OutputGrew,
+    Started,
+    ended_of,
+    known_agent_of,
+    output_grew_of,
+)
+from .keeper_process import KeeperPlace, KeeperProcess
+from .pipe_ends import PipeEnds
 
 __all__ = ["Ended", "KeeperEvents", "KeeperLink", "Launch", "OutputGrew", "Started"]
 
-_HELLO_SECS = 15.0
 _END_SECS = 15.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """A process to be started.
-
-    ``argv`` and ``environment`` are passed as they are. ``stdin_data`` is written first
-    and, with ``stdin`` "close-after-task", the only thing. Each output stream keeps
-    ``output_limit_bytes`` in its file. ``limits`` are resource limits by their names in
-    ``getrlimit(2)`` without ``RLIMIT_``, in lower case.
-    """
-
-    agent_id: UUID
-    argv: tuple[str, ...]
-    environment: Mapping[str, str]
-    cwd: str | None = None
-    stdin: StdinPolicy = "null"
-    stdin_data: bytes = b""
-    stdout_path: str
-    stderr_path: str
-    output_limit_bytes: int
-    output_policy: OutputPolicy = "trim"
-    limits: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
-    """A process that runs. ``start_ticks`` tells it from a later one of the same pid."""
-
-    pid: int
-    started_at_ns: int
-    start_ticks: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputGrew:
-    """How long an agent's streams are, and the first offset that each still has."""
-
-    agent_id: UUID
-    stdout_bytes: int
-    stderr_bytes: int
-    stdout_start: int
-    stderr_start: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """The end of an agent: how, and the final lengths of its streams.
-
-    Either ``exit_code`` or ``signal`` is given. The times and the memory are those of the
-    first process and of what it has waited for; on Linux the memory counts from the exec on,
-    and what the keeper itself uses (16 MB) is the least it can say.
-    """
-
-    agent_id: UUID
-    exit_code: int | None
-    signal: int | None
-    stdout_bytes: int
-    stderr_bytes: int
-    stdout_start: int
-    stderr_start: int
-    ended_at_ns: int
-    user_secs: float
-    system_secs: float
-    max_rss_bytes: int
-
-
-class KeeperEvents(Protocol):
-    """What the keeper says unasked; called on the event loop, in order."""
-
-    def output_grew(self, event: OutputGrew) -> None:
-        """There is more output, at most every 2 ms for each agent."""
-
-    def agent_ended(self, event: Ended) -> None:
-        """An agent ended: once, and nothing of it follows."""
-
-    def keeper_lost(self, reason: str) -> None:
-        """The keeper is gone though nobody asked it to go; every call fails from now on."""
+_DUPLICATES_AT_ONCE = 60  # agents: four descriptors each, of which a message takes 253
 
 
 class KeeperLink:
-    """A keeper process and the connection to it. Made by :meth:`open`, ended by :meth:`aclose`.
+    """The keeper of a state directory and the connection to it. Made by :meth:`open`.
 
     Every call raises the error that the keeper's code stands for (``NotFound`` for an
-    agent it does not know), and ``CommunicationError`` when the keeper is gone.
+    agent it does not know), and ``CommunicationError`` when the keeper is gone. While a lost
+    keeper is being replaced launches are refused and other calls wait.
     """
 
-    def __init__(
-        self,
-        process: KeeperProcess,
-        connection: socket.socket,
-        events: KeeperEvents,
-        instance: str,
-    ) -> None:
-        self._process = process
+    def __init__(self, place: KeeperPlace, events: KeeperEvents, instance: str, keep: bool) -> None:
+        self.lost: str | None = None
+        """Why there is no keeper at the moment, or any more."""
+        self.is_new = False
+        """Whether this link has started the keeper, so that it knows no agent of earlier ones."""
+        self._place = place
         self._events = events
         self._instance = instance
-        self._loop = asyncio.get_running_loop()
-        self._reader = FrameReader()
-        self._wire = KeeperWire(connection, self._receive, self._lose)
-        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._last_id = 0
-        self._greeted = False
-        self._closing = False
-        self._lost: str | None = None
+        self._keep = keep
+        self._ends = PipeEnds()
+        self._process: KeeperProcess
+        self._connection: KeeperConnection
+        self._usable = asyncio.Event()
+        self._over = False
+        self._detached = False
         self._closed: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
-        cls, runtime_dir: Path, events: KeeperEvents, *, agent_nofile: int | None = None
+        cls,
+        runtime_dir: Path,
+        events: KeeperEvents,
+        *,
+        instance: str | None = None,
+        keep: bool = False,
+        agent_nofile: int | None = None,
     ) -> Self:
-        """Start a keeper with its socket and log in ``runtime_dir`` (made 0700) and connect.
+        """Connect to the keeper in ``runtime_dir`` (made 0700), started if there is none.
 
-        ``agent_nofile`` is how many descriptors an agent may have open where its backend does
-        not say; ``None``: as many as this process.
+        ``instance`` is what its agents are marked with, made up if not given. With ``keep`` the
+        keeper and the agents outlive the connection, else they end with it. ``agent_nofile`` is how
+        many descriptors an agent may have open where its backend does not say; ``None``: as many as
+        this process. A keeper of another build replaces its program in place; one that does not
+        answer is killed and counts as lost.
 
         Raises ``UsageError`` if the directory's path is too long for a socket, and
-        ``CommunicationError`` if the keeper does not start.
+        ``CommunicationError`` if there is no keeper to be had.
         """
-        instance = secrets.token_hex(8)
-        starting = asyncio.ensure_future(
-            asyncio.to_thread(start_keeper, runtime_dir, instance, agent_nofile)
-        )
-        try:
-            process, connection = await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            with contextlib.suppress(CommunicationError, OSError):
-                process, connection = await starting
-                connection.close()
-                process.kill()
-                await asyncio.to_thread(process.reap)
-            raise
-        link = cls(process, connection, events, instance)
-        try:
-            async with asyncio.timeout(_HELLO_SECS):
-                await link._ask("hello", version=VERSION)
-            link._greeted = True
-        except BaseException as error:
-            link._closing = True
-            process.kill()
-            await link.aclose()
-            if isinstance(error, TimeoutError):
-                raise CommunicationError("the keeper does not answer") from None
-            raise
+        place = KeeperPlace(runtime_dir, agent_nofile)
+        link = cls(place, events, instance or secrets.token_hex(8), keep)
+        await link._join()
+        link._usable.set()
         return link
+
+    # -- what it is ------------------------------------------------------------------
 
     @property
     def instance(self) -> str:
@@ -178,23 +99,33 @@ class KeeperLink:
         """The keeper's process id."""
         return self._process.pid
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the keeper is gone for good, or being ended."""
+        return self._over
+
+    # -- operations on agents --------------------------------------------------------
+
     async def launch(self, launch: Launch) -> Started:
         """Start a process; return after its exec.
 
         A cancelled launch leaves no process: it is not started, or killed and forgotten.
-        Raises ``SpawnFailed`` with the reason.
+        Raises ``SpawnFailed`` with the reason, and ``ServerBusy`` if the keeper is lost meanwhile.
         """
-        environment = {
-            **launch.environment,
-            MARKER: f"{self._instance}/{launch.agent_id}",
-        }
+        if self.lost is not None and not self._over:
+            raise ServerBusy(f"the keeper is being replaced: {self.lost}")
+        connection = self._connection
         try:
-            reply = await self._ask(
+            reply = await connection.ask(
                 "launch",
                 launch.stdin_data,
+                take=lambda header, found: self._ends.take(launch.agent_id, header["fds"], found),
                 agent=str(launch.agent_id),
                 argv=list(launch.argv),
-                environment=environment,
+                environment={
+                    **launch.environment,
+                    MARKER: f"{self._instance}/{launch.agent_id}",
+                },
                 cwd=launch.cwd,
                 stdin=launch.stdin,
                 stdout_path=launch.stdout_path,
@@ -205,8 +136,13 @@ class KeeperLink:
             )
         except BrokenFrame:
             raise SpawnFailed("its arguments, environment and task are too long") from None
+        except CommunicationError as error:
+            if self._over:
+                raise
+            raise ServerBusy(f"the keeper was lost while it started the agent: {error}") from None
         except asyncio.CancelledError:
-            self._post("abandon", agent=str(launch.agent_id))
+            connection.post("abandon", agent=str(launch.agent_id))
+            self._ends.drop(launch.agent_id)
             raise
         return Started(
             pid=reply["pid"],
@@ -219,36 +155,41 @@ class KeeperLink:
     ) -> int:
         """Write all of ``data`` to an agent's stdin, or nothing; return its length.
 
-        ``close`` ends stdin after it. ``key`` stands for this write and no other: the keeper
-        remembers the last 256 of each agent and answers a repeat without writing. Raises
-        ``WouldBlock`` if the agent does not read and ``data`` does not fit into the 1 MiB
-        before its pipe, and ``InvalidState`` if it has no stdin, or no longer.
+        ``close`` ends stdin after it. Raises ``WouldBlock`` if the agent does not read and ``data``
+        does not fit into the 1 MiB before its pipe, and ``InvalidState`` if it has no stdin, or no
+        longer. ``key``, here and below, stands for this call and no other: the keeper remembers it
+        for ten minutes and answers a repeat without doing it again.
         """
         reply = await self._ask("write", data, agent=str(agent_id), close=close, key=key)
+        if close:
+            self._ends.close_stdin(agent_id)
         return int(reply["bytes"])
 
-    async def signal(self, agent_id: UUID, signum: int, *, tree: bool = False) -> None:
+    async def signal(
+        self, agent_id: UUID, signum: int, *, tree: bool = False, key: str = ""
+    ) -> None:
         """Signal an agent's first process, or with ``tree`` its whole process group.
 
         Raises ``InvalidState`` if the agent has ended, ``InvalidContext`` for no such signal.
         """
-        await self._ask("signal", agent=str(agent_id), signal=int(signum), tree=tree)
+        await self._ask("signal", agent=str(agent_id), signal=int(signum), tree=tree, key=key)
 
-    async def stop(self, agent_id: UUID, grace_secs: float) -> None:
+    async def stop(self, agent_id: UUID, grace_secs: float, *, key: str = "") -> None:
         """Send SIGTERM and SIGCONT to an agent's group, and SIGKILL to all after the grace.
 
         Returns once signalled; the keeper holds the timer. Raises ``InvalidState``.
         """
-        await self._ask("stop", agent=str(agent_id), grace_secs=grace_secs)
+        await self._ask("stop", agent=str(agent_id), grace_secs=grace_secs, key=key)
 
-    async def kill(self, agent_id: UUID) -> None:
+    async def kill(self, agent_id: UUID, *, key: str = "") -> None:
         """Kill an agent and all that belongs to it. Raises ``InvalidState``."""
-        await self._ask("kill", agent=str(agent_id))
+        await self._ask("kill", agent=str(agent_id), key=key)
 
     async def release(self, agent_id: UUID, stream: str, offset: int) -> None:
         """Let go of a stream's bytes before ``offset``: an agent that waits has room again."""
-        self._post("release", agent=str(agent_id), stream=stream, offset=offset)
-        await self._wire.drain()
+        await self._usable.wait()
+        self._connection.post("release", agent=str(agent_id), stream=stream, offset=offset)
+        await self._connection.drain()
 
     async def forget(self, agent_id: UUID, *, remove_output: bool = False) -> None:
         """Drop what the keeper knows of an agent that has ended, and perhaps its files.
@@ -266,114 +207,174 @@ class KeeperLink:
 
     async def ping(self) -> dict[str, object]:
         """Return the keeper's figures: ``version``, ``agents``, ``open_fds``, ..."""
-        reply = await self._ask("ping")
+        reply = await self._connection.ask("ping")
         del reply["re"]
         return reply
 
+    # -- what a keeper has from before -----------------------------------------------
+
+    async def known_agents(self) -> list[KnownAgent]:
+        """Return all agents that the keeper has, those that have ended among them."""
+        reply = await self._connection.ask("list")
+        return [known_agent_of(entry) for entry in reply["agents"]]
+
+    async def hold_ends(self, agent_ids: Iterable[UUID]) -> None:
+        """Ask for duplicates of the keeper's ends of these agents' pipes."""
+        wanted = list(agent_ids)
+        for first in range(0, len(wanted), _DUPLICATES_AT_ONCE):
+            some = wanted[first : first + _DUPLICATES_AT_ONCE]
+            await self._connection.ask(
+                "duplicates", take=self._take_duplicates, agents=[str(one) for one in some]
+            )
+
+    async def hold_missing_ends(self) -> None:
+        """Ask again for those that were lost, as no descriptor was free."""
+        if missing := self._ends.missing:
+            await self.hold_ends(missing)
+
+    def let_go(self, agent_id: UUID) -> None:
+        """Close the duplicates of an agent that has ended; by itself when the keeper says so."""
+        self._ends.drop(agent_id)
+
+    async def adopt(self, adoption: Adoption) -> OutputGrew:
+        """Let the keeper take over an agent of the one before, with what is held of it here."""
+        held = self._ends.of(adoption.agent_id)
+        reply = await self._connection.ask(
+            "adopt",
+            descriptors=list(held.values()),
+            agent=str(adoption.agent_id),
+            pid=adoption.pid,
+            start_ticks=adoption.start_ticks,
+            started_at_ns=adoption.started_at_ns,
+            stdout_path=adoption.stdout_path,
+            stderr_path=adoption.stderr_path,
+            output_limit_bytes=adoption.output_limit_bytes,
+            output_policy=adoption.output_policy,
+            fds=list(held),
+        )
+        return output_grew_of(reply, agent_id=adoption.agent_id)
+
+    async def stop_again(self, agent_id: UUID, grace_secs: float) -> None:
+        """Stop an agent that was being stopped by the keeper before."""
+        await self._connection.ask("stop", agent=str(agent_id), grace_secs=grace_secs, key="")
+
+    async def drop_known(self, agent_id: UUID, *, wanted: bool) -> None:
+        """Have an agent forgotten that has ended; one that is not ``wanted`` is killed before,
+        and its output is removed."""
+        if wanted:
+            await self._connection.ask("forget", agent=str(agent_id), remove=False)
+        else:
+            await self._connection.ask("abandon", agent=str(agent_id))
+
+    # -- its life --------------------------------------------------------------------
+
+    async def replace(self) -> None:
+        """Connect to another keeper in place of a lost one; :meth:`resume` must follow.
+
+        It is the same one if it lives and only the connection was lost. Raises
+        ``CommunicationError`` if there is none to be had.
+        """
+        before = self._process
+        await self._join()
+        if self._process.pid == before.pid:
+            self._process.close()
+            self._process = before
+        else:
+            await asyncio.to_thread(before.reap)
+
+    def resume(self) -> None:
+        """Let the calls that wait for the new keeper go on."""
+        if not self._over:
+            self.lost = None
+            self._usable.set()
+            if self._connection.lost is not None:
+                self._lose(self._connection.lost)
+
     def give_up(self, reason: str) -> None:
-        """Kill a keeper that is of no use any more; it counts as lost, and that is said."""
-        if self._lost is None and not self._closing:
+        """Kill a keeper that is of no use any more: it is lost for good, and that is said."""
+        if not self._over:
+            self._over = True
             self._process.kill()
-            self._wire.close()
-            self._lose(reason)
+            if self.lost is None:
+                self._connection.lose(reason)
+            else:
+                self._usable.set()
+                self._events.keeper_lost(reason)
+
+    def detach(self) -> None:
+        """Let go of the keeper and leave it and the agents as they are."""
+        self._over = self._detached = True
+        self._usable.set()
+        self._connection.close()
+        self._process.close()
+        self._ends.close()
 
     async def aclose(self, *, grace_secs: float = 0.0) -> None:
-        """End the keeper, which stops what is left, and reap it. Twice is fine."""
+        """End the keeper, which stops what is left, and reap it. Twice is fine.
+
+        After :meth:`detach` there is nothing left to do.
+        """
+        if self._detached:
+            return
         if self._closed is None:
             self._closed = asyncio.create_task(self._close(grace_secs))
         await asyncio.shield(self._closed)
 
     async def _close(self, grace_secs: float) -> None:
-        if self._lost is None and not self._closing:
+        was_over, self._over = self._over, True
+        if self._connection.lost is None and not was_over:
             try:
                 async with asyncio.timeout(grace_secs + _END_SECS):
-                    await self._ask("end", grace_secs=grace_secs)
+                    await self._connection.ask("end", grace_secs=grace_secs)
             except (CommunicationError, ExecutionError, TimeoutError):
                 self._process.kill()
                 self._events.keeper_lost("the keeper did not end in order")
-        self._closing = True
-        self._wire.close()
+        self._usable.set()
+        self._connection.close()
+        self._ends.close()
         await asyncio.to_thread(self._process.reap)
 
-    async def _ask(self, operation: str, body: bytes = b"", **fields: Any) -> dict[str, Any]:
-        """Send a request; return its reply, or raise what a refusal stands for."""
-        if self._lost is not None or self._closing:
-            raise CommunicationError(self._lost or "the keeper was closed")
-        self._last_id += 1
-        request_id = self._last_id
-        data = frame({"op": operation, "id": request_id, **fields}, body)
-        future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
-        self._waiting[request_id] = future
-        try:
-            self._wire.write(data)
-            reply = await future
-        finally:
-            self._waiting.pop(request_id, None)
-        if "code" in reply:
-            raise from_wire(f"{reply['code']}: {reply['words']}", agent_id=fields.get("agent"))
-        return reply
+    async def _join(self) -> None:
+        joined = await join_keeper(
+            self._place, self._instance, self._keep, self._take_event, self._connection_lost
+        )
+        self._process = joined.process
+        self._connection = joined.connection
+        self._instance = joined.instance
+        self.is_new = joined.is_new
 
-    def _post(self, operation: str, **fields: Any) -> None:
-        """Send a request that nobody waits for."""
-        if self._lost is None and not self._closing:
-            self._wire.write(frame({"op": operation, "id": 0, **fields}))
-
-    def _receive(self, data: bytes) -> None:
-        try:
-            for header, _ in self._reader.feed(data):
-                self._take(header)
-        except BrokenFrame as error:
-            self._wire.close()
-            self._lose(f"the keeper's words cannot be read: {error}")
-
-    def _take(self, header: dict[str, Any]) -> None:
-        if "re" in header:
-            future = self._waiting.get(header["re"])
-            if future is not None and not future.done():
-                future.set_result(header)
-            return
-        try:
-            if header["event"] == "grew":
-                self._events.output_grew(_output_grew(header))
-            elif header["event"] == "ended":
-                self._events.agent_ended(_ended(header))
-        except Exception as error:
-            self._loop.call_exception_handler(
-                {"message": "an event of the keeper was not handled", "exception": error}
-            )
+    def _connection_lost(self, connection: KeeperConnection, reason: str) -> None:
+        # Of one that is only being joined whoever asks it something hears.
+        if self._usable.is_set() and connection is self._connection:
+            self._lose(reason)
 
     def _lose(self, reason: str) -> None:
-        if self._lost is not None:
-            return
-        self._lost = reason
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(CommunicationError(reason))
-        if self._greeted and not self._closing and self._closed is None:
+        """The keeper is gone: for a while, unless it was given up."""
+        self.lost = reason
+        if not self._over:
+            self._usable.clear()
+        if self._closed is None:
             self._events.keeper_lost(reason)
 
+    async def _ask(self, operation: str, body: bytes = b"", **fields: Any) -> dict[str, Any]:
+        if not self._usable.is_set():
+            await self._usable.wait()
+        return await self._connection.ask(operation, body, **fields)
 
-def _output_grew(header: dict[str, Any]) -> OutputGrew:
-    return OutputGrew(
-        agent_id=UUID(header["agent"]),
-        stdout_start=header["stdout"][0],
-        stdout_bytes=header["stdout"][1],
-        stderr_start=header["stderr"][0],
-        stderr_bytes=header["stderr"][1],
-    )
+    def _take_event(self, header: dict[str, Any]) -> None:
+        if header["event"] == "grew":
+            self._events.output_grew(output_grew_of(header))
+        elif header["event"] == "ended":
+            event = ended_of(header)
+            self._ends.drop(event.agent_id)
+            self._events.agent_ended(event)
 
-
-def _ended(header: dict[str, Any]) -> Ended:
-    return Ended(
-        agent_id=UUID(header["agent"]),
-        exit_code=header["exit_code"],
-        signal=header["signal"],
-        stdout_start=header["stdout"][0],
-        stdout_bytes=header["stdout"][1],
-        stderr_start=header["stderr"][0],
-        stderr_bytes=header["stderr"][1],
-        ended_at_ns=header["ended_at_ns"],
-        user_secs=header["user_secs"],
-        system_secs=header["system_secs"],
-        max_rss_bytes=header["max_rss_bytes"],
-    )
+    def _take_duplicates(self, header: dict[str, Any], found: list[int] | None) -> None:
+        is_complete = found is not None and len(found) == sum(len(n) for _, n in header["agents"])
+        descriptors = iter(found or ())
+        for agent_id, names in header["agents"]:
+            mine = [next(descriptors) for _ in names] if is_complete else None
+            if names:
+                self._ends.take(UUID(agent_id), names, mine)
+            else:  # it has ended
+                self._ends.drop(UUID(agent_id))

@@ -1,80 +1,212 @@
-"""The keeper's process and the connection to it, as the server sees them."""
+"""The keeper's process: found by its socket in the runtime directory, or started there."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import hashlib
 import os
 import select
+import signal
 import socket
+import struct
 import subprocess
 import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
 
 from ..errors import CommunicationError, UsageError
+from .locks import lock_file
 
-__all__ = ["PYTHON_OPTIONS", "KeeperProcess", "KeeperWire", "start_keeper"]
+__all__ = ["ENDS_NAME", "PYTHON_OPTIONS", "KeeperPlace", "KeeperProcess", "build_digest"]
 
 PYTHON_OPTIONS = ("-I", "-S", "-X", "utf8")
 """Nothing from the environment, no site-packages: the keeper needs the standard library only."""
 
-_PROGRAM = Path(__file__).parent / "keeper" / "__main__.py"
-_SOCKET_NAME = "keeper-{}.sock"
+SOCKET_NAME = "keeper.sock"
+ENDS_NAME = "ends.json"
+_LOCK_NAME = "keeper.lock"
 _LOG_NAME = "keeper.log"
+_PROGRAM = Path(__file__).parent / "keeper" / "__main__.py"
 _MAX_SOCKET_PATH_BYTES = 103  # sun_path on macOS; 107 on Linux
-_READ_BYTES = 256 * 1024
-_UNSENT_BYTES = 1024 * 1024
 _START_SECS = 15.0
+_CONNECT_SECS = 5.0
 _REAP_SECS = 5.0
+_TICK_SECS = 0.005
+_UCRED = struct.Struct("3i")
+_LOCAL_PEERPID = 0x002  # Darwin, <sys/un.h>
+
+_left: list[subprocess.Popen[bytes]] = []
+"""Keepers that this process has started and let go of, to be collected when they have ended."""
 
 
-def start_keeper(
-    runtime_dir: Path, instance: str, agent_nofile: int | None = None
-) -> tuple[KeeperProcess, socket.socket]:
-    """Start a keeper, wait until it listens, and connect. Blocks: call it in a thread.
+class KeeperPlace:
+    """Where the keeper of a state directory is, or will be. Blocks: use it in a thread.
 
-    Its socket and its log are in ``runtime_dir``, which is made with mode 0700. Raises
-    ``UsageError`` if the directory's path is too long for a socket or the log cannot be opened
-    (a symbolic link is not followed), and ``CommunicationError`` if the keeper does not start.
+    Raises ``UsageError`` if the directory's path is too long for a socket.
     """
-    path = runtime_dir / _SOCKET_NAME.format(instance[:8])
-    if len(os.fsencode(path)) > _MAX_SOCKET_PATH_BYTES:
-        raise UsageError(f"the path of the keeper's socket is too long: {path}")
-    runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log_path = runtime_dir / _LOG_NAME
-    log = _opened_log(log_path)
-    command = [sys.executable, *PYTHON_OPTIONS, str(_PROGRAM)]
-    command += ["--socket", str(path), "--instance", instance, "--on-disconnect", "end"]
-    if agent_nofile is not None:
-        command += ["--agent-nofile", str(agent_nofile)]
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            cwd="/",
-            # Ctrl-C in a terminal goes to the server's group; the keeper ends when it is told.
-            start_new_session=True,
-        )
-    finally:
-        os.close(log)
-    assert process.stdout is not None
-    keeper = KeeperProcess(process, path)
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with process.stdout as stdout:
-            readable, _, _ = select.select([stdout], [], [], _START_SECS)
-            if not readable or stdout.readline() != b"ready\n":
-                raise OSError("it says nothing")
-        connection.connect(str(path))
-    except OSError as error:
-        connection.close()
-        keeper.kill()
-        keeper.reap()
-        raise CommunicationError(f"the keeper did not start ({error}); see {log_path}") from None
-    return keeper, connection
+
+    def __init__(self, runtime_dir: Path, agent_nofile: int | None = None) -> None:
+        self.runtime_dir = runtime_dir
+        self.socket_path = runtime_dir / SOCKET_NAME
+        self.log_path = runtime_dir / _LOG_NAME
+        self.ends_path = runtime_dir / ENDS_NAME
+        self.build = build_digest()
+        self._agent_nofile = agent_nofile
+        if len(os.fsencode(self.socket_path)) > _MAX_SOCKET_PATH_BYTES:
+            raise UsageError(f"the path of the keeper's socket is too long: {self.socket_path}")
+
+    def find(self) -> tuple[KeeperProcess, socket.socket] | None:
+        """Connect to the keeper that is there; ``None`` if there is none."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(_CONNECT_SECS)
+            connection.connect(str(self.socket_path))
+            return KeeperProcess(self, _peer_pid(connection)), connection
+        except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
+            connection.close()
+            return None
+        except OSError as error:
+            connection.close()
+            raise CommunicationError(f"the keeper cannot be reached: {error}") from None
+
+    def start(self, instance: str) -> tuple[KeeperProcess, socket.socket]:
+        """Start a keeper, wait until it listens, and connect.
+
+        Raises ``UsageError`` if its log cannot be opened (a symbolic link is not followed), and
+        ``CommunicationError`` if it does not start.
+        """
+        self.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log = _opened_log(self.log_path)
+        try:
+            child = subprocess.Popen(
+                self.command(instance),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd="/",
+                # Its own session: neither Ctrl-C in a terminal nor the end of the server's session
+                # is meant for it.
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+        assert child.stdout is not None
+        keeper = KeeperProcess(self, child.pid, child)
+        try:
+            with child.stdout as stdout:
+                readable, _, _ = select.select([stdout], [], [], _START_SECS)
+                if not readable or stdout.readline() != b"ready\n":
+                    raise OSError("it says nothing")
+            found = self.find()
+            if found is None:
+                raise OSError("it does not listen")
+        except (OSError, CommunicationError) as error:
+            keeper.kill()
+            keeper.reap()
+            raise CommunicationError(
+                f"the keeper did not start ({error}); see {self.log_path}"
+            ) from None
+        found[0].close()
+        return keeper, found[1]
+
+    def command(self, instance: str) -> list[str]:
+        """Return the command that runs a keeper here."""
+        command = [sys.executable, *PYTHON_OPTIONS, str(_PROGRAM)]
+        command += ["--socket", str(self.socket_path), "--instance", instance]
+        command += ["--build", self.build]
+        if self._agent_nofile is not None:
+            command += ["--agent-nofile", str(self._agent_nofile)]
+        return command
+
+    def wait_until_free(self, timeout_secs: float) -> bool:
+        """Return when no keeper is here, as far as its lock says; False if one still is."""
+        if not self.runtime_dir.exists():
+            return True
+        give_up_at = time.monotonic() + timeout_secs
+        while True:
+            try:
+                os.close(lock_file(self.runtime_dir / _LOCK_NAME))
+            except BlockingIOError:
+                if time.monotonic() >= give_up_at:
+                    return False
+                time.sleep(_TICK_SECS)
+            else:
+                return True
+
+    def clear(self) -> None:
+        """Remove the socket that a killed keeper has left."""
+        if self.wait_until_free(0):
+            self.socket_path.unlink(missing_ok=True)
+
+
+class KeeperProcess:
+    """A keeper's process, which may be this process's child or that of an earlier server."""
+
+    def __init__(
+        self, place: KeeperPlace, pid: int, child: subprocess.Popen[bytes] | None = None
+    ) -> None:
+        self.pid = pid
+        self._place = place
+        self._child = child
+        # While it is open the process id cannot come to mean another process unnoticed.
+        self._pidfd = -1
+        if child is None and hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):
+                self._pidfd = os.pidfd_open(pid)
+
+    def kill(self) -> None:
+        """Kill it; :meth:`reap` must follow."""
+        with contextlib.suppress(OSError):
+            if self._child is not None:
+                self._child.kill()
+            elif self._pidfd >= 0:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            elif not self._place.wait_until_free(0):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Wait for its end; one that does not end is killed. Blocks."""
+        if not self._has_ended(_REAP_SECS):
+            self.kill()
+            # One that hangs in the kernel dies when it leaves it: nobody can do more.
+            self._has_ended(_REAP_SECS)
+        self.close()
+        self._place.clear()
+
+    def close(self) -> None:
+        """Let go of it; it runs on. Twice is fine."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if self._child is not None:
+            _left.append(self._child)
+            self._child = None
+        _collect_ended()
+
+    def _has_ended(self, timeout_secs: float) -> bool:
+        if self._child is not None:
+            try:
+                self._child.wait(timeout_secs)
+            except subprocess.TimeoutExpired:
+                return False
+            return True
+        if not self._place.wait_until_free(timeout_secs):
+            return False
+        if self._pidfd >= 0:
+            select.select([self._pidfd], [], [], timeout_secs)
+        return True
+
+
+def _collect_ended() -> None:
+    _left[:] = [child for child in _left if child.poll() is None]
+
+
+def build_digest() -> str:
+    """Return what tells this keeper's program from another version's."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted((Path(__file__).parent / "keeper").glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _opened_log(path: Path) -> int:
@@ -85,105 +217,8 @@ def _opened_log(path: Path) -> int:
         raise UsageError(f"cannot open the keeper's log {path}: {error.strerror}") from None
 
 
-class KeeperProcess:
-    """A keeper's process and its socket's file, which a killed one leaves behind."""
-
-    def __init__(self, process: subprocess.Popen[bytes], socket_path: Path) -> None:
-        self._process = process
-        self._socket_path = socket_path
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def kill(self) -> None:
-        """Kill it; :meth:`reap` must follow."""
-        self._process.kill()
-
-    def reap(self) -> None:
-        """Wait for its end; one that does not end is killed. Blocks."""
-        try:
-            self._process.wait(_REAP_SECS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            # One that hangs in the kernel dies when it leaves it: nobody can do more.
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_REAP_SECS)
-        self._socket_path.unlink(missing_ok=True)
-
-
-class KeeperWire:
-    """The connection's bytes. No transport: under uvloop one costs the loop a descriptor."""
-
-    def __init__(
-        self,
-        connection: socket.socket,
-        on_data: Callable[[bytes], None],
-        on_lost: Callable[[str], None],
-    ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._socket = connection
-        self._on_data = on_data
-        self._on_lost = on_lost
-        self._unsent = bytearray()
-        self._may_write = asyncio.Event()
-        self._may_write.set()
-        self._closed = False
-        connection.setblocking(False)
-        self._loop.add_reader(connection.fileno(), self._read)
-
-    def write(self, data: bytes) -> None:
-        """Send now what the socket takes, and the rest when it can."""
-        if self._closed:
-            return
-        self._unsent += data
-        if len(self._unsent) == len(data):
-            self._flush()
-
-    async def drain(self) -> None:
-        """Wait until the keeper has taken most of what was written."""
-        await self._may_write.wait()
-
-    def close(self) -> None:
-        """Close the socket. Twice is fine."""
-        if not self._closed:
-            self._closed = True
-            self._may_write.set()
-            self._loop.remove_reader(self._socket.fileno())
-            self._loop.remove_writer(self._socket.fileno())
-            self._socket.close()
-
-    def _read(self) -> None:
-        try:
-            data = self._socket.recv(_READ_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._lose(f"the connection to the keeper broke: {error}")
-            return
-        if data:
-            self._on_data(data)
-        else:
-            self._lose("the keeper is gone")
-
-    def _flush(self) -> None:
-        try:
-            while self._unsent:
-                del self._unsent[: self._socket.send(self._unsent)]
-        except (BlockingIOError, InterruptedError):
-            pass
-        except OSError as error:
-            self._lose(f"the connection to the keeper broke: {error}")
-            return
-        if self._unsent:
-            self._loop.add_writer(self._socket.fileno(), self._flush)
-        else:
-            self._loop.remove_writer(self._socket.fileno())
-        if len(self._unsent) > _UNSENT_BYTES:
-            self._may_write.clear()
-        else:
-            self._may_write.set()
-
-    def _lose(self, reason: str) -> None:
-        self.close()
-        self._on_lost(reason)
+def _peer_pid(connection: socket.socket) -> int:
+    if sys.platform == "darwin":
+        return connection.getsockopt(0, _LOCAL_PEERPID)
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return int(_UCRED.unpack(credentials)[0])

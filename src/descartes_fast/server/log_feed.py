@@ -44,6 +44,11 @@ class LogFeed:
         """Publish what is new, if anybody wants it; soon, not now."""
         self._take_up(agent)
 
+    def leave_out(self, agent: Agent) -> None:
+        """Publish nothing of what there is: an earlier server has, or it can be read."""
+        self._positions[agent.id] = position = _Position(agent)
+        position.skip_to_end()
+
     def finish(self, agent: Agent, then: Callable[[], None]) -> None:
         """Publish the rest of an agent's output, then call ``then``."""
         position = self._take_up(agent)

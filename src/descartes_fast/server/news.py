@@ -1,33 +1,42 @@
-"""What the keeper says, to the agents; what happens to agents, to the feeds and the registry."""
+"""What the keeper says, to the agents; what happens to agents, to journal, feeds and registry."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from uuid import UUID
 
 from .._core import StatusUpdate
 from ..errors import AgentError
 from .agent import Agent
-from .keeper_link import Ended, KeeperLink, OutputGrew
+from .agent_records import record_of
+from .journal import NoJournal
+from .keeper_link import KeeperLink
+from .keeper_messages import Ended, OutputGrew
 from .log_feed import LogFeed
 from .registry import Registry
 from .status_feed import StatusFeed
 from .tasks import Tasks
 
-__all__ = ["AgentNews", "KeeperNews"]
+__all__ = ["AgentNews", "KeeperNews", "forget_when_stored"]
 
 
 class AgentNews:
     """The :class:`~.agent.AgentObserver` of a server: the order of what is published is here."""
 
-    def __init__(self, registry: Registry, status_feed: StatusFeed, log_feed: LogFeed) -> None:
+    def __init__(
+        self, registry: Registry, journal: NoJournal, status_feed: StatusFeed, log_feed: LogFeed
+    ) -> None:
         self._registry = registry
+        self._journal = journal
         self._status_feed = status_feed
         self._log_feed = log_feed
 
     def state_changed(self, agent: Agent, update: StatusUpdate) -> None:
+        self._save(agent)
         self._status_feed.publish(update)
+
+    def stop_was_asked(self, agent: Agent) -> None:
+        self._save(agent)
 
     def output_grew(self, agent: Agent) -> None:
         self._log_feed.output_grew(agent)
@@ -35,6 +44,7 @@ class AgentNews:
 
     def ended(self, agent: Agent, update: StatusUpdate) -> None:
         """Publish the end after the last byte of output."""
+        self._save(agent)
         self._registry.ended(agent)
         self._status_feed.forget(agent)
         self._log_feed.finish(agent, lambda: self._publish_end(agent, update))
@@ -43,38 +53,69 @@ class AgentNews:
         self._status_feed.publish(update)
         self._registry.retire(agent)
 
+    def _save(self, agent: Agent) -> None:
+        if self._journal.keeps:
+            self._journal.save_agent(record_of(agent))
+
 
 class KeeperNews:
     """The :class:`~.keeper_link.KeeperEvents` of a server.
 
-    ``keeper`` is set once there is one; it is told to forget each agent whose end is known here.
-    ``on_lost`` is called with the reason when the keeper is gone.
+    What comes before :meth:`begin` waits for it: until then the agents are not known here.
+    ``on_lost`` is called with the reason when the keeper is gone. The keeper is told to forget
+    each agent whose end is in the journal.
     """
 
     def __init__(
-        self, registry: Registry, background: Tasks, on_lost: Callable[[str], None]
+        self,
+        registry: Registry,
+        journal: NoJournal,
+        background: Tasks,
+        on_lost: Callable[[str], None],
     ) -> None:
-        self.keeper: KeeperLink | None = None
+        self._keeper: KeeperLink | None = None
         self._registry = registry
+        self._journal = journal
         self._background = background
         self._on_lost = on_lost
+        self._early: list[OutputGrew | Ended] = []
+
+    def begin(self, keeper: KeeperLink) -> None:
+        """Take what has come and what comes: the agents that ``keeper`` has are known now."""
+        self._keeper = keeper
+        early, self._early = self._early, []
+        for event in early:
+            if isinstance(event, Ended):
+                self.agent_ended(event)
+            else:
+                self.output_grew(event)
 
     def output_grew(self, event: OutputGrew) -> None:
+        if self._keeper is None:
+            self._early.append(event)
+            return
         agent = self._registry.find(event.agent_id)
         if agent is not None:
             agent.output_grew(event)
 
     def agent_ended(self, event: Ended) -> None:
+        if self._keeper is None:
+            self._early.append(event)
+            return
         agent = self._registry.find(event.agent_id)
         if agent is not None:
             agent.ended(event)
-        if self.keeper is not None:
-            self._background.start(_forget(self.keeper, event.agent_id))
+        self._background.start(forget_when_stored(self._keeper, self._journal, event))
 
     def keeper_lost(self, reason: str) -> None:
         self._on_lost(reason)
 
 
-async def _forget(keeper: KeeperLink, agent_id: UUID) -> None:
+async def forget_when_stored(keeper: KeeperLink, journal: NoJournal, event: Ended) -> None:
+    """Let the keeper forget an agent; not before its end is in the journal.
+
+    Where that cannot be done just now a later server does it.
+    """
     with contextlib.suppress(AgentError):  # an abandoned launch is forgotten already
-        await keeper.forget(agent_id)
+        await journal.committed()
+        await keeper.forget(event.agent_id)

@@ -54,6 +54,16 @@ class Registry:
         self._agents[agent.id] = self._alive[agent.id] = agent
         self._none_alive.clear()
 
+    def restore(self, agent: Agent) -> None:
+        """List an agent of an earlier server, after the older ones, whatever the limit says.
+
+        One that has ended is to be retired too.
+        """
+        self._agents[agent.id] = agent
+        if not agent.has_ended:
+            self._alive[agent.id] = agent
+        self._none_alive.clear()
+
     def discard(self, agent: Agent) -> None:
         """Forget an agent that never ran."""
         self._agents.pop(agent.id, None)
@@ -82,10 +92,13 @@ class Registry:
         """Count an agent as ended; it takes no room any more."""
         self._alive.pop(agent.id, None)
 
-    def retire(self, agent: Agent) -> None:
-        """Begin the retention of an agent that has ended, all of which is published."""
+    def retire(self, agent: Agent, ended_secs_ago: float = 0.0) -> None:
+        """Begin the retention of an agent that has ended, all of which is published.
+
+        Agents that ended some time ago are to be given in the order of their ends.
+        """
         if agent.id in self._agents:
-            self._retired[agent.id] = self._clock()
+            self._retired[agent.id] = self._clock() - ended_secs_ago
             self._retired_bytes += _output_bytes(agent)
             self._note_if_none_alive()
             self.expire()

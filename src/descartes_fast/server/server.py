@@ -120,7 +120,9 @@ class ZmqAgentServer:
     async def aclose(self) -> None:
         """Refuse new work, stop the agents within their grace, and release everything.
 
-        Closing twice is fine; cancelling it does not interrupt it.
+        With ``keep_agents`` in the configuration the agents run on, with their keeper, and the next
+        server of the same state directory has them. Closing twice is fine; cancelling it does not
+        interrupt it.
         """
         self._stopping.set()
         if self._parts is None:
@@ -157,7 +159,8 @@ class ZmqAgentServer:
 
     async def _close(self, parts: Parts) -> None:
         try:
-            await self._end_agents(parts)
+            if not self.config.keep_agents:
+                await self._end_agents(parts)
             await parts.service.join(_LAST_REPLIES_SECS)
         finally:
             await self._stack.aclose()

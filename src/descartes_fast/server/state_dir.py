@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import socket
 import stat
 import tempfile
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 from uuid import UUID
 
@@ -19,8 +21,8 @@ from .locks import lock_file
 __all__ = ["StateDir"]
 
 # The keeper's socket goes into the runtime directory; its name and sun_path's limit.
-_RUNTIME_NAME_BYTES = 40
-_MAX_SOCKET_PATH_BYTES = 107
+_RUNTIME_NAME_BYTES = len("/keeper.sock")
+_MAX_SOCKET_PATH_BYTES = 103  # on macOS; 107 on Linux
 _LONGEST_NAME_FILE = 2048
 
 
@@ -34,7 +36,6 @@ class StateDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.agents = path / "agents"
-        self._temporary_runtime: Path | None = None
         self._lock: int | None = None
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -61,21 +62,20 @@ class StateDir:
         """Remove an agent's output; blocks on the disk."""
         shutil.rmtree(self.agent_directory(agent_id), ignore_errors=True)
 
-    def remove_leftovers(self) -> None:
-        """Remove what an earlier run left when it was killed; blocks on the disk.
+    def remove_unknown(self, known: Collection[UUID]) -> None:
+        """Remove the output of agents that are not among the ``known``; blocks on the disk.
 
-        That is the output of its agents, in directories that are named by an id, and its keepers'
-        sockets: nothing else there is ours.
+        That is directories that are named by an id: nothing else there is ours.
         """
-        for path in self.runtime.glob("keeper-*.sock"):
-            with contextlib.suppress(OSError):
-                if stat.S_ISSOCK(path.lstat().st_mode):
-                    path.unlink()
         for entry in list(os.scandir(self.agents)):
             with contextlib.suppress(ValueError):
-                UUID(entry.name)
-                if entry.is_dir(follow_symlinks=False):
+                if UUID(entry.name) not in known and entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path, ignore_errors=True)
+
+    def remove_runtime(self) -> None:
+        """Remove the runtime directory if it is not in the state directory: the keeper is gone."""
+        if self.runtime.parent != self.path:
+            shutil.rmtree(self.runtime, ignore_errors=True)
 
     def server_id(self) -> str:
         """Return the name this directory's server goes by, made up once: host name and a number."""
@@ -92,24 +92,26 @@ class StateDir:
         return made
 
     def close(self) -> None:
-        """Release the lock and remove what was temporary; twice is fine."""
-        if self._temporary_runtime is not None:
-            shutil.rmtree(self._temporary_runtime, ignore_errors=True)
-            self._temporary_runtime = None
+        """Release the lock; twice is fine."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def _runtime_directory(self) -> Path:
+        """Return where the keeper's socket is: the same for every server of this directory."""
         runtime = self.path / "run"
-        if len(os.fsencode(runtime)) + _RUNTIME_NAME_BYTES <= _MAX_SOCKET_PATH_BYTES:
-            _make_private(runtime)
-            return runtime
-        base = os.environ.get("XDG_RUNTIME_DIR")
-        if base is None or len(os.fsencode(base)) + 2 * _RUNTIME_NAME_BYTES > 107:
-            base = None
-        self._temporary_runtime = Path(tempfile.mkdtemp(prefix="descartes-fast-", dir=base))
-        return self._temporary_runtime
+        if not _has_room(runtime):
+            name = hashlib.blake2b(os.fsencode(self.path.resolve()), digest_size=8).hexdigest()
+            base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+            runtime = base / f"descartes-fast-{os.geteuid()}-{name}"
+            if not _has_room(runtime):
+                runtime = Path("/tmp") / runtime.name
+        _make_private(runtime)
+        return runtime
+
+
+def _has_room(runtime: Path) -> bool:
+    return len(os.fsencode(runtime)) + _RUNTIME_NAME_BYTES <= _MAX_SOCKET_PATH_BYTES
 
 
 def _locked(path: Path) -> int:

@@ -1,0 +1,102 @@
+"""An agent as the journal keeps it, and an agent that comes back from there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from .._core import AgentConfig, AgentStatus, LogStreamType, PauseMode
+from ..config import OutputPolicy, PausePolicy
+from .agent import Agent, AgentObserver
+from .backends import LaunchPlan
+from .journal_records import AgentRecord
+from .output import OutputFile
+
+__all__ = ["record_of", "restored_agent"]
+
+_SEQ_EPOCH = 0xFFFFF
+
+
+def record_of(agent: Agent) -> AgentRecord:
+    """Return all that is known of an agent now."""
+    return AgentRecord(
+        id=agent.id,
+        name=agent.name,
+        model_backend=agent.model_backend,
+        task=agent.task,
+        metadata=agent.metadata,
+        pause_policy=agent.pause_policy,
+        stop_grace_secs=agent.stop_grace_secs,
+        config=agent.stored_config,
+        request_key=agent.request_key,
+        status=agent.status.value,
+        seq=agent.seq,
+        pid=agent.pid,
+        start_ticks=agent.start_ticks,
+        started_at_ns=agent.started_at_ns,
+        ended_at_ns=agent.ended_at_ns,
+        exit_code=agent.exit_code,
+        signal=agent.signal,
+        message=agent.message,
+        paused_at_ns=agent.paused_at_ns,
+        pause_mode=None if agent.pause_mode is None else agent.pause_mode.value,
+        pause_noticed=agent.pause_noticed,
+        stop_asked=agent.stop_asked,
+        stdout_start=agent.stdout.start,
+        stdout_end=agent.stdout.end,
+        stderr_start=agent.stderr.start,
+        stderr_end=agent.stderr.end,
+        stdout_cursor=agent.cursors[LogStreamType.STDOUT],
+        stderr_cursor=agent.cursors[LogStreamType.STDERR],
+        user_secs=agent.user_secs,
+        system_secs=agent.system_secs,
+        max_rss_bytes=agent.max_rss_bytes,
+        output_limit_bytes=agent.output_limit_bytes,
+        output_policy=agent.output_policy,
+    )
+
+
+def restored_agent(record: AgentRecord, directory: Path, observer: AgentObserver) -> Agent:
+    """Return the agent of a record; its output is in ``directory``.
+
+    One that had not ended goes on in an epoch of its own: its next ``seq`` is above all that were
+    published before, also those that the journal has not seen.
+    """
+    agent = Agent(
+        record.id,
+        AgentConfig(name=record.name, model_backend=record.model_backend, task=record.task),
+        LaunchPlan(
+            argv=(),
+            environment={},
+            limits={},
+            pause=cast(PausePolicy, record.pause_policy),
+            stop_grace_secs=record.stop_grace_secs,
+        ),
+        metadata=record.metadata,
+        stdout=OutputFile(directory / "stdout", record.stdout_start, record.stdout_end),
+        stderr=OutputFile(directory / "stderr", record.stderr_start, record.stderr_end),
+        observer=observer,
+        output_limit_bytes=record.output_limit_bytes,
+        output_policy=cast(OutputPolicy, record.output_policy),
+        request_key=record.request_key,
+        stored_config=record.config,
+    )
+    agent.status = AgentStatus(record.status)
+    agent.seq = record.seq if agent.has_ended else (record.seq | _SEQ_EPOCH) + 1
+    agent.pid = record.pid
+    agent.start_ticks = record.start_ticks
+    agent.started_at_ns = record.started_at_ns
+    agent.ended_at_ns = record.ended_at_ns
+    agent.exit_code = record.exit_code
+    agent.signal = record.signal
+    agent.message = record.message
+    agent.paused_at_ns = record.paused_at_ns
+    agent.pause_mode = None if record.pause_mode is None else PauseMode(record.pause_mode)
+    agent.pause_noticed = record.pause_noticed
+    agent.cursors[LogStreamType.STDOUT] = record.stdout_cursor
+    agent.cursors[LogStreamType.STDERR] = record.stderr_cursor
+    agent.user_secs = record.user_secs
+    agent.system_secs = record.system_secs
+    agent.max_rss_bytes = record.max_rss_bytes
+    agent.stop_asked = record.stop_asked
+    return agent
