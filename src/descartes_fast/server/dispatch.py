@@ -8,6 +8,7 @@ cancelled only by whoever runs it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
@@ -77,7 +78,6 @@ _NOT_REMEMBERED = (ServerBusy, ShuttingDown, WouldBlock)
 _ENDINGS = frozenset({ControlCommandType.STOP, ControlCommandType.KILL})
 
 _LONG_ID = InvalidContext(f"a request id may have {_LONGEST_REQUEST_ID} characters")
-_ENDED_BEFORE = ShuttingDown("the server ended before this did")
 _UNFINISHED = ExecutionError(
     "the server ended while this was being carried out: it may have been done, in part or "
     "altogether, and is not done again"
@@ -130,7 +130,8 @@ class Dispatcher:
     ) -> bytes | Coroutine[Any, Any, bytes] | None:
         """Return the reply, a coroutine that returns it, or ``None`` if there can be none.
 
-        Without ``room`` for one more coroutine, what may need one is refused. Never raises.
+        What a coroutine returns is to be sent by :meth:`then`. Without ``room`` for one more
+        coroutine, what may need one is refused. Never raises.
         """
         try:
             message = deserialize_zmq_message(body)
@@ -151,10 +152,24 @@ class Dispatcher:
                 return self._refuse(request, _UNFINISHED, slot)
             if known is not None:
                 self._counters.replayed += 1
-                return known if isinstance(known, bytes) else _wait_for(known)
+                if not isinstance(known, bytes):
+                    return _wait_for(known)
+                return _later(known) if self._journal.keeps else known
             if self._journal.trouble is not None and not _is_ending(request):
                 return self._refuse(request, ServerBusy(self._journal.trouble))
         return self._answer(handler, request, slot)
+
+    def then(self, send: Callable[[], None]) -> None:
+        """Call ``send`` when what was done so far is in the journal, or cannot be: at once, if so.
+
+        What was done was done: its reply goes out also when it cannot be stored.
+        """
+        self._journal.then(send)
+
+    async def committed(self) -> None:
+        """Return when all that waits in :meth:`then` was called."""
+        with contextlib.suppress(ServerBusy):
+            await self._journal.committed()
 
     def _handler_of_subclass(self, message: ZmqMessage) -> Callable[[Any, str], Any] | None:
         """Return the handler of a message with a long text: the core has a subclass for them."""
@@ -167,81 +182,41 @@ class Dispatcher:
         try:
             outcome = handler(request, "" if slot is None else slot.key)
             if type(outcome) is CoroutineType:
-                if slot is None:
-                    return self._answer_later(request, outcome)
-                slot.memory.begin(slot.key, intent=slot.intent)
-                return self._answer_once(request, outcome, slot)
+                if slot is not None:
+                    slot.memory.begin(slot.key, intent=slot.intent)
+                return self._answer_later(request, outcome, slot)
             reply = self._encoded(request, outcome)
         except Exception as error:
-            # Nothing was done: who repeats it after a crash may get another answer.
             return self._refuse(request, as_agent_error(error), slot)
         if slot is None:
             return reply
         slot.memory.keep(slot.key, reply)
-        if not self._journal.keeps:
-            return reply
-        slot.memory.begin(slot.key)
-        return self._when_stored(slot, reply)
+        return _later(reply) if self._journal.keeps else reply
 
     async def _answer_later(
-        self, request: Request, outcome: Coroutine[Any, Any, Response]
+        self, request: Request, outcome: Coroutine[Any, Any, Response], slot: ReplySlot | None
     ) -> bytes:
-        try:
-            return self._encoded(request, await outcome)
-        except asyncio.CancelledError:
-            if self.accepting:
-                raise
-            return self._refuse(request, _ENDED_BEFORE)
-        except Exception as error:
-            return self._refuse(request, as_agent_error(error))
-
-    async def _answer_once(
-        self, request: Request, outcome: Coroutine[Any, Any, Response], slot: ReplySlot
-    ) -> bytes:
-        """Carry a request out, and return the reply when a later server would know it too."""
         reply: bytes | None = None
         try:
-            try:
-                if slot.intent and self._journal.keeps:
-                    await self._journal.committed()
-                reply = self._encoded(request, await outcome)
+            if slot is not None and slot.intent and self._journal.keeps:
+                await self._journal.committed()
+            reply = self._encoded(request, await outcome)
+            if slot is not None:
                 slot.memory.keep(slot.key, reply)
-            except asyncio.CancelledError:
-                if self.accepting:
-                    raise
-                return (reply := self._refuse(request, _ENDED_BEFORE))
-            except Exception as error:
-                failure = as_agent_error(error)
-                reply = self._refuse(request, failure, slot)
-                if isinstance(failure, _NOT_REMEMBERED):
-                    slot.memory.withdraw(slot.key)
-            if self._journal.keeps:
-                await self._stored()
-            return reply
-        finally:
-            outcome.close()  # if it was never begun
-            slot.memory.finish(slot.key, reply)
-
-    async def _when_stored(self, slot: ReplySlot, reply: bytes) -> bytes:
-        try:
-            await self._stored()
-            return reply
-        finally:
-            slot.memory.finish(slot.key, reply)
-
-    async def _stored(self) -> None:
-        """Wait for the commit of a reply.
-
-        What was done was done: its reply goes out also when it cannot be stored, and when the
-        server ends, which commits what is left.
-        """
-        try:
-            await self._journal.committed()
-        except ServerBusy:
-            pass
         except asyncio.CancelledError:
             if self.accepting:
                 raise
+            reply = self._refuse(request, ShuttingDown("the server ended before this did"))
+        except Exception as error:
+            failure = as_agent_error(error)
+            reply = self._refuse(request, failure, slot)
+            if slot is not None and isinstance(failure, _NOT_REMEMBERED):
+                slot.memory.withdraw(slot.key)
+        finally:
+            outcome.close()  # if it was never begun
+            if slot is not None:
+                slot.memory.finish(slot.key, reply)
+        return reply
 
     def _encoded(self, request: Request, response: Response) -> bytes:
         try:
@@ -447,6 +422,10 @@ async def _command_response_later(
     request_id: str, agent: Agent, outcome: Coroutine[Any, Any, Any]
 ) -> CommandResponse:
     return _command_response(request_id, agent, await outcome)
+
+
+async def _later(reply: bytes) -> bytes:
+    return reply
 
 
 async def _wait_for(reply: asyncio.Future[bytes]) -> bytes:

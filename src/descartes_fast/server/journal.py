@@ -1,9 +1,9 @@
 """What must survive a restart of the server: agents, read cursors, and replies.
 
-Everything is recorded in memory at once and written by groups: what was recorded in one turn of
-the event loop is committed in one transaction, all of it or nothing. SQLite's
-``synchronous=NORMAL`` in WAL mode: a crash of any process loses nothing that was committed, a
-power cut may cost the last moments.
+What is recorded is in memory at once and on the disk with the next group: one transaction for
+all of one turn of the event loop, whole or not at all. SQLite's WAL with
+``synchronous=NORMAL``: a crash of any process loses nothing that was committed, a power cut may
+cost the last moments.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import contextlib
 import logging
 import secrets
 import sqlite3
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Self
 from uuid import UUID
 
 from ..errors import ServerBusy
+from .journal_changes import Changes
 from .journal_records import AgentRecord, SavedReply
-from .journal_store import Changes, JournalStore
+from .journal_store import JournalStore
 
 __all__ = ["AgentRecord", "Journal", "NoJournal"]
 
@@ -39,7 +41,6 @@ class NoJournal:
         """What the agents of this state directory are marked with."""
         self.trouble: str | None = None
         """Why nothing can be committed at the moment, in words."""
-        self._last_number = 0
 
     @property
     def keeps(self) -> bool:
@@ -65,22 +66,27 @@ class NoJournal:
 
     def begin(self, memory: str, key: str) -> int:
         """Record that a request is being carried out; return the number of that."""
-        self._last_number += 1
-        return self._last_number
+        return 0
 
     def save_reply(self, memory: str, key: str, reply: bytes) -> int:
         """Record a reply; return its number."""
-        self._last_number += 1
-        return self._last_number
+        return 0
 
-    def withdraw(self, memory: str, number: int) -> None:
+    def withdraw(self, number: int) -> None:
         """Record that what :meth:`begin` gave this number is over."""
 
     def forget_replies(self, memory: str, before: int) -> None:
         """Record that replies with lower numbers are not needed any more."""
 
+    def then(self, callback: Callable[[], None]) -> None:
+        """Call back when all that was recorded so far is committed: at once, if it is.
+
+        While the disk refuses it: when that is known.
+        """
+        callback()
+
     async def committed(self) -> None:
-        """Return when all that was recorded so far is in the database.
+        """Return when all that was recorded so far is committed.
 
         Raises ``ServerBusy`` with the reason while the disk refuses it; what was recorded is kept,
         and tried again every second.
@@ -100,8 +106,9 @@ class Journal(NoJournal):
         self._store = store
         self._last_number = max((saved.number for saved in store.replies), default=0)
         self._pending = Changes()
-        self._waiters: list[asyncio.Future[None]] = []
-        self._turn: asyncio.Handle | None = None
+        self._is_pending = False
+        self._callbacks: list[Callable[[], None]] = []
+        self._next: asyncio.Handle | None = None
         self._closed = False
 
     @classmethod
@@ -126,86 +133,94 @@ class Journal(NoJournal):
 
     def save_agent(self, record: AgentRecord) -> None:
         self._pending.save_agent(record.id, record)
-        self._schedule()
+        self._recorded()
 
     def remove_agent(self, agent_id: UUID) -> None:
         self._pending.save_agent(agent_id, None)
-        self._schedule()
+        self._recorded()
 
     def save_cursor(self, agent_id: UUID, stream: str, offset: int) -> None:
         self._pending.cursors[agent_id, stream] = offset
-        self._schedule()
+        self._recorded()
 
     def begin(self, memory: str, key: str) -> int:
-        return self._save_reply(memory, key, None)
-
-    def save_reply(self, memory: str, key: str, reply: bytes) -> int:
-        return self._save_reply(memory, key, reply)
-
-    def _save_reply(self, memory: str, key: str, reply: bytes | None) -> int:
         number = self._last_number = self._last_number + 1
-        saved = SavedReply(number, memory, key, time.time_ns(), reply)
-        self._pending.replies[number] = saved
-        self._schedule()
+        self._pending.begun[number] = (memory, key)
+        self._recorded()
         return number
 
-    def withdraw(self, memory: str, number: int) -> None:
-        self._pending.withdraw(memory, number)
-        self._schedule()
+    def save_reply(self, memory: str, key: str, reply: bytes) -> int:
+        number = self._last_number = self._last_number + 1
+        replies = self._pending.replies.get(memory)
+        if replies is None:
+            replies = self._pending.replies[memory] = []
+        replies.append((number, key, reply))
+        self._recorded()
+        return number
+
+    def withdraw(self, number: int) -> None:
+        self._pending.withdraw(number)
+        self._recorded()
 
     def forget_replies(self, memory: str, before: int) -> None:
-        self._pending.forget(memory, before)
-        self._schedule()
+        self._pending.forgotten[memory] = before
+        self._recorded()
+
+    def then(self, callback: Callable[[], None]) -> None:
+        if self._is_pending and self.trouble is None:
+            self._callbacks.append(callback)
+        else:
+            callback()
 
     async def committed(self) -> None:
+        if self._is_pending and self.trouble is None:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._callbacks.append(partial(_resolve, waiter))
+            await waiter
         if self.trouble is not None:
             raise ServerBusy(self.trouble)
-        if not self._pending:
-            return
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        await waiter
 
     async def aclose(self) -> None:
         if not self._closed:
             self._closed = True
-            if self._turn is not None:
-                self._turn.cancel()
-            if self._pending:
+            if self._next is not None:
+                self._next.cancel()
+            if self._is_pending:
                 self._commit()
             if self.trouble is not None:
                 _log.error("%s; what was recorded last is lost", self.trouble)
             await asyncio.to_thread(self._store.close)
 
-    def _schedule(self) -> None:
-        if self._turn is None and not self._closed:
-            self._turn = asyncio.get_running_loop().call_soon(self._commit)
+    def _recorded(self) -> None:
+        if not self._is_pending:
+            self._is_pending = True
+            self._next = asyncio.get_running_loop().call_soon(self._commit)
 
     def _commit(self) -> None:
-        self._turn = None
         changes, self._pending = self._pending, Changes()
-        waiters, self._waiters = self._waiters, []
+        callbacks, self._callbacks = self._callbacks, []
+        self._is_pending = False
         try:
             self._store.write(changes)
         except sqlite3.Error as error:
             self._fail(changes, error)
         else:
             self.trouble = None
-        for waiter in waiters:
-            if waiter.done():
-                continue
-            if self.trouble is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(ServerBusy(self.trouble))
+        for callback in callbacks:
+            callback()
 
     def _fail(self, changes: Changes, error: sqlite3.Error) -> None:
         if self.trouble is None:
             _log.error("the journal cannot be written: %s", error)
         self.trouble = f"the journal cannot be written: {error}"
-        changes.overlay(self._pending)
         self._pending = changes
+        self._is_pending = True
         if not self._closed:
             with contextlib.suppress(RuntimeError):
                 loop = asyncio.get_running_loop()
-                self._turn = loop.call_later(_RETRY_SECS, self._commit)
+                self._next = loop.call_later(_RETRY_SECS, self._commit)
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

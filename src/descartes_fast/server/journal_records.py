@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 
 from .._core import AgentConfig, to_builtins
 
@@ -62,7 +62,7 @@ class AgentRecord:
 class SavedReply(NamedTuple):
     """A reply, or with ``reply`` ``None`` a request that was begun and has none yet.
 
-    ``number`` rises with each that is saved; of two with one key the later one counts.
+    ``number`` rises with each that is saved.
     """
 
     number: int

@@ -44,7 +44,7 @@ def open_database(path: Path, steps: Sequence[Step] | None = None) -> sqlite3.Co
     return connection
 
 
-def broken(path: Path, error: sqlite3.Error) -> UsageError:
+def broken(path: Path, error: Exception) -> UsageError:
     """Return the error for a journal that cannot be read."""
     return UsageError(
         f"the journal {path} cannot be read: {error}. Restore it, or move it away together with "
@@ -88,7 +88,7 @@ def _make_private(path: Path) -> None:
 
 
 def _first(connection: sqlite3.Connection) -> None:
-    """Version 1: who the journal is, the agents, and the replies in the order of their numbers."""
+    """Version 1: who the journal is, the agents, the replies, and what was begun."""
     connection.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
     connection.executemany(
         "INSERT INTO meta VALUES (?, ?)",
@@ -106,11 +106,16 @@ def _first(connection: sqlite3.Connection) -> None:
             stderr_cursor INTEGER, user_secs REAL, system_secs REAL, max_rss_bytes INTEGER
         )"""
     )
+    # One row for the replies of a memory in one commit: MessagePack of [[number, key, reply], ...].
     connection.execute(
         """CREATE TABLE replies (
-            memory TEXT, number INTEGER, key TEXT, saved_at_ns INTEGER, reply BLOB,
-            PRIMARY KEY (memory, number)
-        ) WITHOUT ROWID"""
+            last_number INTEGER PRIMARY KEY, memory TEXT, saved_at_ns INTEGER, data BLOB
+        )"""
+    )
+    connection.execute(
+        """CREATE TABLE begun (
+            number INTEGER PRIMARY KEY, memory TEXT, key TEXT, begun_at_ns INTEGER
+        )"""
     )
 
 

@@ -26,6 +26,7 @@ ReplyKey = str
 
 _DIGEST_BYTES = 16
 _ENTRY_BYTES = 400  # about what a key and the bookkeeping of an entry take
+_TELL_FORGOTTEN = 1024
 
 
 class Unfinished(enum.Enum):
@@ -73,6 +74,7 @@ class ReplyMemory:
         self._kept: OrderedDict[ReplyKey, _Entry] = OrderedDict()
         self._in_progress: dict[ReplyKey, asyncio.Future[bytes] | None] = {}
         self._intents: dict[ReplyKey, int] = {}
+        self._forgotten = self._told_forgotten = 0
 
     @staticmethod
     def key(principal: Principal, request_id: str, body: bytes) -> ReplyKey | None:
@@ -147,7 +149,7 @@ class ReplyMemory:
         """Say that a request is not left unfinished: it has a reply, or nothing was done."""
         number = self._intents.pop(key, None)
         if number is not None:
-            self._journal.withdraw(self._name, number)
+            self._journal.withdraw(number)
 
     def expire(self) -> None:
         """Forget what is older than ``keep_secs``."""
@@ -155,8 +157,9 @@ class ReplyMemory:
         while self._kept:
             key, entry = next(iter(self._kept.items()))
             if entry.kept_at >= oldest_kept:
-                return
+                break
             self._forget(key)
+        self._tell_forgotten()
 
     @property
     def kept_bytes(self) -> int:
@@ -180,4 +183,12 @@ class ReplyMemory:
         if entry.reply is UNFINISHED:
             self.withdraw(key)
         else:
-            self._journal.forget_replies(self._name, entry.number + 1)
+            self._forgotten = entry.number
+            if entry.number - self._told_forgotten >= _TELL_FORGOTTEN:
+                self._tell_forgotten()
+
+    def _tell_forgotten(self) -> None:
+        """Have the journal forget too; not each reply by itself."""
+        if self._forgotten != self._told_forgotten:
+            self._told_forgotten = self._forgotten
+            self._journal.forget_replies(self._name, self._forgotten + 1)

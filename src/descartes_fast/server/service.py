@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from .access import LOCAL
@@ -22,7 +23,8 @@ class Service:
     """Answers requests through ``reply``; a slow one never makes another client wait.
 
     At most 1,024 requests of one client and 4,096 of all are in progress at a time; what
-    comes on top is refused as ``busy``, unless it can be answered at once.
+    comes on top is refused as ``busy``, unless it can be answered at once. What is not answered
+    at once is answered when the journal has what the answer tells.
     """
 
     def __init__(self, dispatcher: Dispatcher, reply: Callable[[Envelope, bytes], None]) -> None:
@@ -50,15 +52,17 @@ class Service:
     async def join(self, timeout_secs: float) -> None:
         """Wait for what is in progress, at most ``timeout_secs``."""
         await self._tasks.join(timeout_secs)
+        await self._dispatcher.committed()
 
     async def aclose(self) -> None:
         """Cancel what is in progress; twice is fine."""
         await self._tasks.aclose()
+        await self._dispatcher.committed()
 
     async def _finish(self, envelope: Envelope, outcome: Coroutine[Any, Any, bytes]) -> None:
         client = envelope[0]
         try:
-            self._reply(envelope, await outcome)
+            self._dispatcher.then(partial(self._reply, envelope, await outcome))
         except asyncio.CancelledError:
             # Either this task is cancelled, or it waited for the reply to a repeated request
             # whose work was cancelled; there is no reply in both cases.

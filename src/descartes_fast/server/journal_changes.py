@@ -1,0 +1,60 @@
+"""What was recorded since the last commit, each thing in its last state."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from .journal_records import AgentRecord
+
+__all__ = ["Changes", "Reply"]
+
+Reply = tuple[int, str, bytes]
+"""Number, key and the reply itself."""
+
+
+class Changes:
+    """A group: written in one transaction, or kept and merged into the next one."""
+
+    __slots__ = ("agents", "begun", "cursors", "forgotten", "replies", "withdrawn")
+
+    def __init__(self) -> None:
+        self.agents: dict[UUID, AgentRecord | None] = {}
+        """By id; ``None`` for one that is removed."""
+        self.cursors: dict[tuple[UUID, str], int] = {}
+        """Read cursors of agents whose record is older than that."""
+        self.replies: dict[str, list[Reply]] = {}
+        """By memory, the oldest first."""
+        self.begun: dict[int, tuple[str, str]] = {}
+        """By number: memory and key."""
+        self.withdrawn: set[int] = set()
+        """Numbers of what was begun in an earlier group and is no longer so."""
+        self.forgotten: dict[str, int] = {}
+        """By memory: the number before which replies are not remembered any more."""
+
+    def save_agent(self, agent_id: UUID, record: AgentRecord | None) -> None:
+        self.agents[agent_id] = record
+        if self.cursors:  # the record has them
+            self.cursors.pop((agent_id, "stdout"), None)
+            self.cursors.pop((agent_id, "stderr"), None)
+
+    def withdraw(self, number: int) -> None:
+        if self.begun.pop(number, None) is None:
+            self.withdrawn.add(number)
+
+    def overlay(self, later: Changes) -> None:
+        """Add what was recorded after these changes, which could not be written."""
+        for agent_id, record in later.agents.items():
+            self.save_agent(agent_id, record)
+        self.cursors.update(later.cursors)
+        for memory, replies in later.replies.items():
+            self.replies.setdefault(memory, []).extend(replies)
+        self.begun.update(later.begun)
+        for number in later.withdrawn:
+            self.withdraw(number)
+        self.forgotten.update(later.forgotten)
+        for memory, before in self.forgotten.items():
+            kept = [reply for reply in self.replies.get(memory, ()) if reply[0] >= before]
+            if kept:
+                self.replies[memory] = kept
+            else:
+                self.replies.pop(memory, None)
