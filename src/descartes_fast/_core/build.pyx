@@ -26,10 +26,14 @@ cdef extern from *:
     #if PY_VERSION_HEX >= 0x030D0000
     #define descartes_fast_int128(p) \
         PyLong_FromUnsignedNativeBytes((p), 16, Py_ASNATIVEBYTES_BIG_ENDIAN)
-    #define descartes_fast_int128_bytes(n, p) \
-        (PyLong_AsNativeBytes((n), (p), 16, \
-             Py_ASNATIVEBYTES_BIG_ENDIAN | Py_ASNATIVEBYTES_UNSIGNED_BUFFER | \
-             Py_ASNATIVEBYTES_REJECT_NEGATIVE) == 16 ? 0 : -1)
+    /* The bytes that the number needs, or -1; all sixteen are written. */
+    static inline int descartes_fast_int128_bytes(PyObject *number, uint8_t *data) {
+        Py_ssize_t size = PyLong_AsNativeBytes(
+            number, data, 16,
+            Py_ASNATIVEBYTES_BIG_ENDIAN | Py_ASNATIVEBYTES_UNSIGNED_BUFFER |
+                Py_ASNATIVEBYTES_REJECT_NEGATIVE);
+        return 0 <= size && size <= 16 ? 0 : -1;
+    }
     #else
     #define descartes_fast_int128(p) _PyLong_FromByteArray((p), 16, 0, 0)
     #define descartes_fast_int128_bytes(n, p) \
