@@ -11,7 +11,7 @@ import pytest
 
 from descartes_fast.errors import OutputGone
 from descartes_fast.server.keeper import output_pipe
-from descartes_fast.server.keeper.output_pipe import Budget, Outcome, OutputPipe
+from descartes_fast.server.keeper.output_pipe import Budget, Outcome, OutputPipe, open_again
 from descartes_fast.server.output import OutputFile
 
 MakePipe = Callable[..., "tuple[int, OutputPipe]"]
@@ -141,26 +141,71 @@ def test_budget_without_anything_to_trim_lets_streams_wait(make_pipe: MakePipe) 
     assert pipe.move() is Outcome.FULL
 
 
-def test_refused_write_keeps_what_was_read(
+def test_refused_splice_leaves_the_bytes_in_the_pipe(
     make_pipe: MakePipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if not hasattr(os, "splice"):
+        pytest.skip("no splice here")
     write_end, pipe = make_pipe()
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "splice", full)
+        assert push(write_end, pipe, b"precious") is Outcome.REFUSED
+        assert pipe.move() is Outcome.REFUSED
+        assert pipe.end == 0
+    assert capsys.readouterr().err.count("cannot be written") == 1
+    assert os.read(pipe.fd, 3) == b"pre", "still in the pipe"
+    assert pipe.move() is Outcome.MOVED
+    assert read(pipe, 0) == b"cious"
+
+
+def test_refused_write_without_splice_keeps_what_was_read(
+    make_pipe: MakePipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_end, pipe = make_pipe()
+
+    def cannot(*_: object, **__: object) -> int:
+        raise OSError(errno.EINVAL, "not of this file")
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "no space")
 
+    monkeypatch.setattr(os, "splice", cannot, raising=False)
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
         assert push(write_end, pipe, b"precious") is Outcome.REFUSED
         assert pipe.move() is Outcome.REFUSED
         assert pipe.end == 0
-    assert capsys.readouterr().err.count("cannot be written") == 1
     with monkeypatch.context() as patch:
         real = os.pwrite
         patch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:3], offset))
         assert [pipe.move() for _ in range(3)] == [Outcome.MOVED] * 3
     assert pipe.move() is Outcome.EMPTY
     assert read(pipe, 0) == b"precious"
+
+
+def test_stream_of_an_earlier_keeper_goes_on_after_what_its_file_holds(
+    make_pipe: MakePipe,
+) -> None:
+    budget = Budget()
+    write_end, before = make_pipe(40_000)
+    for n in range(3):
+        push(write_end, before, b"%d" % n * 20_000)
+    assert before.start > 0
+    file_fd = open_again(before.path)
+    pipe = OutputPipe(
+        os.dup(before.fd), file_fd, before.path, limit_bytes=40_000, policy="trim", budget=budget
+    )
+    pipe.go_on()
+    assert (pipe.start, pipe.end) == (before.start, before.end)
+    assert budget.kept_bytes == pipe.end - pipe.start
+    assert push(write_end, pipe, b"more") is Outcome.MOVED
+    assert read(pipe, 60_000) == b"more"
+    pipe.close()
+    assert budget.kept_bytes == 0
 
 
 def test_file_system_without_holes_makes_the_agent_wait(

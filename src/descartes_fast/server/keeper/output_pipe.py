@@ -10,6 +10,7 @@ of a hole for output. It exists only once something was trimmed.
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import struct
 import sys
@@ -21,6 +22,7 @@ __all__ = ["START_SUFFIX", "Budget", "Outcome", "OutputPipe", "open_again"]
 START_SUFFIX = ".start"
 
 _CHUNK = 64 * 1024  # a pipe's capacity: one turn of one stream, about 40 microseconds
+_CANNOT_SPLICE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.ESPIPE)
 _MAX_TRIM = 1024 * 1024  # 0.2 milliseconds on ext4
 _START = struct.Struct(">Q")
 _chunk = memoryview(bytearray(_CHUNK))
@@ -38,7 +40,7 @@ class Outcome(enum.Enum):
     FULL = enum.auto()
     """A limit is reached and nothing may be trimmed: the agent waits."""
     REFUSED = enum.auto()
-    """The file system takes no more; what was read is kept, try again later."""
+    """The file system takes no more; nothing is lost, try again later."""
 
 
 class Budget:
@@ -87,6 +89,7 @@ class OutputPipe:
         self._trims = policy == "trim"
         self._released = 0
         self._budget = budget
+        self._splices = hasattr(os, "splice")
         self._refused = b""
         self._complained = False
         self._punches = True
@@ -105,13 +108,7 @@ class OutputPipe:
         room = _CHUNK if self.finishing else self._room()
         if room == 0:
             return Outcome.FULL
-        try:
-            count = os.readv(self.fd, (_chunk[:room],))
-        except BlockingIOError:
-            return Outcome.EMPTY
-        if count == 0:
-            return Outcome.END
-        return self._write(_chunk[:count])
+        return self._splice(room) if self._splices else self._copy(room)
 
     def release(self, offset: int) -> None:
         """Somebody has read what comes before ``offset``: a stream that waits may trim it."""
@@ -162,17 +159,49 @@ class OutputPipe:
         room = min(wanted, self._limit - (self.end - self.start))
         return self._budget.room(room) if room > 0 else 0
 
+    def _splice(self, room: int) -> Outcome:
+        """Let the kernel move bytes: what is not in the file yet is still in the pipe."""
+        try:
+            count = os.splice(
+                self.fd, self._file_fd, room, offset_dst=self.end, flags=os.SPLICE_F_NONBLOCK
+            )
+        except BlockingIOError:
+            return Outcome.EMPTY
+        except OSError as error:
+            if error.errno not in _CANNOT_SPLICE:
+                return self._refuse(error)
+            self._splices = False
+            return self._copy(room)
+        if count == 0:
+            return Outcome.END
+        self._grow(count)
+        return Outcome.MOVED
+
+    def _copy(self, room: int) -> Outcome:
+        """Read and write where there is no splice; what the file refuses is kept here."""
+        try:
+            count = os.readv(self.fd, (_chunk[:room],))
+        except BlockingIOError:
+            return Outcome.EMPTY
+        return self._write(_chunk[:count]) if count else Outcome.END
+
     def _write(self, data: memoryview) -> Outcome:
         try:
             count = os.pwrite(self._file_fd, data, self.end)
         except OSError as error:
             self._refused = bytes(data)
-            self._complain(f"cannot be written, so the agent waits: {error.strerror}")
-            return Outcome.REFUSED
-        self.end += count
-        self._budget.kept_bytes += count
+            return self._refuse(error)
+        self._grow(count)
         self._refused = bytes(data[count:]) if count < len(data) else b""
         return Outcome.MOVED
+
+    def _grow(self, count: int) -> None:
+        self.end += count
+        self._budget.kept_bytes += count
+
+    def _refuse(self, error: OSError) -> Outcome:
+        self._complain(f"cannot be written, so the agent waits: {error.strerror}")
+        return Outcome.REFUSED
 
     def _write_start(self, start: int) -> None:
         fd = os.open(self.path + START_SUFFIX, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
