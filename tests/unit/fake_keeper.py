@@ -34,13 +34,15 @@ class FakeKeeper:
         await self._call("write_stdin", data, close)
         return len(data)
 
-    async def signal(self, agent_id: UUID, signum: int, *, tree: bool = False) -> None:
+    async def signal(
+        self, agent_id: UUID, signum: int, *, tree: bool = False, key: str = ""
+    ) -> None:
         await self._call("signal", int(signum), tree)
 
-    async def stop(self, agent_id: UUID, grace_secs: float) -> None:
+    async def stop(self, agent_id: UUID, grace_secs: float, *, key: str = "") -> None:
         await self._call("stop", grace_secs)
 
-    async def kill(self, agent_id: UUID) -> None:
+    async def kill(self, agent_id: UUID, *, key: str = "") -> None:
         await self._call("kill")
 
     async def release(self, agent_id: UUID, stream: str, offset: int) -> None:

@@ -216,13 +216,13 @@ class Operations:
 
     async def stop(self, agent: Agent, grace: float, key: str = "") -> None:
         """Ask an agent to end, and see to it after ``grace`` seconds."""
-        await self._end(agent, lambda: self._keeper.stop(agent.id, grace))
+        await self._end(agent, lambda: self._keeper.stop(agent.id, grace, key=key))
         # Stopping wakes the paused: an agent that handles SIGTERM runs now.
         if agent.status is AgentStatus.PAUSED:
             agent.resumed()
 
     async def _kill(self, agent: Agent, payload: Any, key: str) -> Answer:
-        await self._end(agent, lambda: self._keeper.kill(agent.id))
+        await self._end(agent, lambda: self._keeper.kill(agent.id, key=key))
         return {}
 
     async def _end(self, agent: Agent, ask_keeper: Callable[[], Awaitable[None]]) -> None:
@@ -232,6 +232,8 @@ class Operations:
         await agent.wait_until_started()
         if agent.has_ended:
             return
+        with contextlib.suppress(ServerBusy):  # a server after this one calls it asked for, too
+            await self._journal.committed()
         try:
             await ask_keeper()
         except (InvalidState, NotFound):
@@ -260,7 +262,7 @@ class Operations:
             if not agent.has_ended:
                 agent.signal_asked(number)
             await self._on_living(
-                agent, "signal", lambda: self._keeper.signal(agent.id, number), key
+                agent, "signal", lambda: self._keeper.signal(agent.id, number, key=key), key
             )
         return {"signal_sent": _signal_name(number)}
 

@@ -103,6 +103,10 @@ class Spawner:
             stdout=OutputFile(directory / "stdout"),
             stderr=OutputFile(directory / "stderr"),
             observer=self._observer,
+            output_limit_bytes=self._config.output_limit_bytes,
+            output_policy=self._config.output_policy,
+            request_key=request_key,
+            stored_config=self._stored_config(config),
         )
         self._registry.add(agent)
         secs = self._config.request_timeout_secs if timeout_secs is None else timeout_secs
