@@ -9,7 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ import pytest
 
 from descartes_fast import (
     AgentConfig,
+    AgentInfo,
     AgentStatus,
     AgentTimeout,
     BackendConfig,
@@ -202,22 +203,50 @@ def fill(disk: Path) -> Path:
     return filler
 
 
+async def once_noted(call: Callable[[], Awaitable[Any]]) -> Any:
+    """Return what a call returns once the server can note it: it tries the disk every second."""
+    async with asyncio.timeout(10):
+        while True:
+            with suppress(ServerBusy):
+                return await call()
+            await asyncio.sleep(0.05)
+
+
+async def waiting_for_go(client: ZmqClient, task: str) -> AgentInfo:
+    """Spawn an agent that does its task when its stdin says so: a spawn needs room on the disk."""
+    return await client.spawn_remote(AgentConfig(model_backend="sh", task=f"read go; {task}"))
+
+
 async def test_disk_that_is_full_holds_an_agent_up_and_loses_nothing(
     start_server: StartServer, small_disk: Path
 ) -> None:
     server = await start_server(state_dir=str(small_disk / "state"), disk_reserve_bytes=0)
-    filler = fill(small_disk)
     async with connect(server.endpoint) as client:
-        config = AgentConfig(model_backend="sh", task="echo out; echo err >&2; exit 3")
-        agent = await client.spawn_remote(config)
+        agent = await waiting_for_go(client, "echo out; echo err >&2; exit 3")
+        filler = fill(small_disk)
+        with suppress(ServerBusy):  # what was done cannot be noted; it was done nevertheless
+            await client.write_agent_stdin(agent, b"go\n")
         with pytest.raises(AgentTimeout):
             await client.wait_agent(agent, timeout_secs=0.5)
         assert (await client.health_check()).active_agents == 1
         filler.unlink()
         ended = await client.wait_agent(agent, timeout_secs=10)
         assert (ended.status, ended.exit_code) == (AgentStatus.FAILED, 3)
-        assert await client.read_agent_stdout(agent) == b"out\n"
-        assert await client.read_agent_stderr(agent) == b"err\n"
+        assert await once_noted(lambda: client.read_agent_stdout(agent)) == b"out\n"
+        assert await once_noted(lambda: client.read_agent_stderr(agent)) == b"err\n"
+
+
+async def test_disk_that_is_full_takes_no_spawns(
+    start_server: StartServer, small_disk: Path
+) -> None:
+    server = await start_server(state_dir=str(small_disk / "state"), disk_reserve_bytes=0)
+    filler = fill(small_disk)
+    async with connect(server.endpoint) as client:
+        with pytest.raises(ServerBusy, match="full"):
+            await client.spawn_remote(AgentConfig(model_backend="sh", task="true"))
+        assert await client.list_remote_agents() == []
+        filler.unlink()
+        await once_noted(lambda: assert_unharmed(client))
 
 
 @pytest.mark.parametrize("task", ["echo out", "echo out; sleep 60"], ids=["ended", "running"])
@@ -225,14 +254,16 @@ async def test_disk_that_is_full_holds_up_no_kill_and_no_shutdown(
     start_server: StartServer, small_disk: Path, task: str
 ) -> None:
     server = await start_server(state_dir=str(small_disk / "state"), disk_reserve_bytes=0)
-    fill(small_disk)
     async with connect(server.endpoint) as client:
-        killed, left = [
-            await client.spawn_remote(AgentConfig(model_backend="sh", task=task)) for _ in range(2)
-        ]
+        killed, left = [await waiting_for_go(client, task) for _ in range(2)]
+        fill(small_disk)
+        for agent in (killed, left):
+            with suppress(ServerBusy):
+                await client.write_agent_stdin(agent, b"go\n")
         with pytest.raises(AgentTimeout):
             await client.wait_agent(killed, timeout_secs=0.5)
-        await client.kill_agent(killed)
+        with suppress(ServerBusy):
+            await client.kill_agent(killed)
         ended = await client.wait_agent(killed, timeout_secs=5)
         assert ended.status == AgentStatus.TERMINATED
         assert await client.get_agent_status(left) == AgentStatus.RUNNING

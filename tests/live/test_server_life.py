@@ -214,14 +214,26 @@ async def test_second_server_on_a_state_directory_is_refused(folder: Path) -> No
             assert await healthy(asking)
 
 
-async def test_output_of_an_earlier_run_is_removed_and_the_name_is_kept(folder: Path) -> None:
+async def test_agents_of_an_earlier_run_are_listed_and_the_name_is_kept(folder: Path) -> None:
     async with ZmqAgentServer(config_in(folder)) as server, peer(server.endpoint) as asking:
         name = server.server_id
-        await asking.end(await asking.spawn("echo old"))
+        agent = await asking.spawn("echo old; exit 3")
+        await asking.end(agent)
+    async with ZmqAgentServer(config_in(folder)) as server, peer(server.endpoint) as asking:
+        assert server.server_id == name
+        data = await asking.data(agent, "get_status")
+        assert (data["status"], data["exit_code"]) == ("failed", 3)
+        read = await asking.data(agent, "read_stdout", {"encoding": "text"})
+        assert (read["data"], read["eof"]) == ("old\n", True)
+
+
+async def test_output_of_an_earlier_run_is_removed_without_a_journal(folder: Path) -> None:
+    async with ZmqAgentServer(config_in(folder, journal=False)) as server:
+        async with peer(server.endpoint) as asking:
+            await asking.end(await asking.spawn("echo old"))
     agents = folder / "state" / "agents"
     assert os.listdir(agents)
-    async with ZmqAgentServer(config_in(folder)) as server:
-        assert server.server_id == name
+    async with ZmqAgentServer(config_in(folder, journal=False)):
         assert os.listdir(agents) == []
 
 
