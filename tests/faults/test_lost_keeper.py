@@ -1,45 +1,282 @@
-"""The keeper is killed: its agents are ended, and the server says what is the matter."""
+"""The keeper is killed: another one takes the agents over, and nothing of them is lost."""
 
+# ruff: noqa: ASYNC110 - other processes have no events to wait for
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from descartes_fast import HealthCheckRequest
-from raw_peers import new_id, peer, subscriber
+from descartes_fast import (
+    AgentConfig,
+    AgentExit,
+    AgentInfo,
+    AgentStatus,
+    ControlCommandType,
+    LogStreamType,
+    ServerBusy,
+    ZmqClient,
+    connect,
+)
+from descartes_fast.server import keeper_process
+from faults.keeper_process import keeper_pid
 
 if TYPE_CHECKING:
     from descartes_fast.server import ZmqAgentServer
 
+pytestmark = pytest.mark.leaves_orphans
 
-def keeper_of(pid: int) -> int:
-    """Return the parent of an agent's process."""
-    with open(f"/proc/{pid}/stat") as stat:
-        return int(stat.read().rpartition(")")[2].split()[1])
+LINES = 400
+WRITER = f"""
+import sys, time
+for number in range({LINES}):
+    print("line", number, flush=True)
+    time.sleep(0.002)
+sys.exit(7)
+"""
 
 
-@pytest.mark.leaves_orphans
-async def test_agents_of_a_lost_keeper_end_as_failed_and_spawns_are_refused(
+async def spawn(client: ZmqClient, task: str, backend: str = "sh") -> AgentInfo:
+    return await client.spawn_remote(AgentConfig(model_backend=backend, task=task))
+
+
+async def end_of(client: ZmqClient, agent: AgentInfo) -> AgentExit:
+    return await client.wait_agent(agent, timeout_secs=15)
+
+
+async def output_of(client: ZmqClient, agent: AgentInfo) -> bytes:
+    found = b""
+    async with await client.stream_agent_logs(agent, from_offset=0) as messages:
+        async for message in messages:
+            if message.stream_type is LogStreamType.STDOUT:
+                assert message.sequence == len(found)
+                found += message.data
+    return found
+
+
+async def until_replaced(client: ZmqClient, before: int) -> None:
+    """Wait until a keeper other than ``before`` does its work."""
+    async with asyncio.timeout(10):
+        while running_keeper() in (0, before):
+            await asyncio.sleep(0.01)
+        while not (await client.health_check()).healthy:
+            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)
+
+
+def running_keeper() -> int:
+    try:
+        return keeper_pid()
+    except ValueError:  # none, or the old one beside the new one
+        return 0
+
+
+@asynccontextmanager
+async def keeper_replaced(client: ZmqClient) -> AsyncIterator[int]:
+    """Kill the keeper, do what the block does, and wait for the new one."""
+    before = keeper_pid()
+    os.kill(before, signal.SIGKILL)
+    yield before
+    await until_replaced(client, before)
+
+
+async def test_agents_of_a_lost_keeper_lose_no_line_and_keep_their_exit_codes(
+    client: ZmqClient,
+) -> None:
+    agents = [await spawn(client, WRITER, "py") for _ in range(4)]
+    expected = b"".join(b"line %d\n" % number for number in range(LINES))
+    for _ in range(2):
+        await asyncio.sleep(0.2)  # they are in the middle of it
+        async with keeper_replaced(client):
+            pass
+    for agent in agents:
+        end = await end_of(client, agent)
+        assert (end.status, end.exit_code, end.signal) == (AgentStatus.FAILED, 7, None)
+        assert await output_of(client, agent) == expected
+
+
+async def test_stdin_is_written_and_closed_after_the_keeper_was_replaced(
+    client: ZmqClient,
+) -> None:
+    agent = await spawn(client, "cat; echo the end; exit 3")
+    await client.write_agent_stdin(agent, b"one\n")
+    async with asyncio.timeout(5):
+        while await client.read_agent_stdout(agent) is None:
+            await asyncio.sleep(0.01)
+    async with keeper_replaced(client):
+        pass
+    await client.write_agent_stdin(agent, b"two\n")
+    await client.write_agent_stdin(agent, b"three\n", close=True)
+    assert (await end_of(client, agent)).exit_code == 3
+    assert await output_of(client, agent) == b"one\ntwo\nthree\nthe end\n"
+
+
+async def test_agent_that_ends_while_there_is_no_keeper_has_its_exit_code_or_says_it_is_unknown(
+    client: ZmqClient,
+) -> None:
+    agents = [await spawn(client, "exec sleep 60") for _ in range(2)]
+    async with keeper_replaced(client):
+        for agent in agents:
+            pid = int((await details(client, agent))["pid"])
+            os.kill(pid, signal.SIGTERM)
+    for agent in agents:
+        end = await end_of(client, agent)
+        assert end.status is AgentStatus.FAILED
+        assert end.exit_code is None
+        assert end.signal in (None, signal.SIGTERM)  # nobody saw it, or the kernel still knows
+
+
+async def test_agents_are_stopped_killed_and_signalled_by_the_new_keeper(
+    client: ZmqClient,
+) -> None:
+    stubborn = await spawn(client, "trap '' TERM; echo ready; while :; do sleep 0.05; done")
+    obedient = await spawn(client, "sleep 60")
+    victim = await spawn(client, "sleep 60")
+    awaited = await spawn(client, "trap 'exit 9' USR1; echo ready; while :; do sleep 0.05; done")
+    for agent in (stubborn, awaited):
+        await first_output(client, agent)
+    async with keeper_replaced(client):
+        pass
+    await client.stop_agent(stubborn, grace_secs=0.3)
+    await client.stop_agent(obedient)
+    await client.kill_agent(victim)
+    await client.signal_agent(awaited, "SIGUSR1")
+    ends = {agent.id: await end_of(client, agent) for agent in (stubborn, obedient, victim)}
+    assert {end.status for end in ends.values()} == {AgentStatus.TERMINATED}
+    assert [ends[agent.id].signal for agent in (stubborn, obedient, victim)] == [9, 15, 9]
+    assert (await end_of(client, awaited)).exit_code == 9
+
+
+async def test_stop_that_was_under_way_goes_on_under_the_new_keeper(client: ZmqClient) -> None:
+    stubborn = await spawn(client, "trap '' TERM; echo ready; while :; do sleep 0.05; done")
+    await first_output(client, stubborn)
+    await client.stop_agent(stubborn, grace_secs=60)  # the new one begins anew: server's default
+    async with keeper_replaced(client):
+        pass
+    end = await end_of(client, stubborn)
+    assert (end.status, end.signal) == (AgentStatus.TERMINATED, 9)
+
+
+async def test_paused_agent_stays_paused_under_the_new_keeper(client: ZmqClient) -> None:
+    agent = await spawn(client, "echo ready; read word; echo $word")
+    await first_output(client, agent)
+    await client.pause_agent(agent)
+    async with keeper_replaced(client):
+        pass
+    assert await client.get_agent_status(agent) is AgentStatus.PAUSED
+    await client.write_agent_stdin(agent, b"hello\n")
+    await client.resume_agent(agent)
+    assert (await end_of(client, agent)).exit_code == 0
+    assert await output_of(client, agent) == b"ready\nhello\n"
+
+
+async def test_children_of_an_agent_end_with_it_under_the_new_keeper(client: ZmqClient) -> None:
+    agent = await spawn(client, "setsid sleep 300 & echo $!; read go")
+    child = int(await first_output(client, agent))
+    async with keeper_replaced(client):
+        pass
+    await client.write_agent_stdin(agent, b"", close=True)
+    await end_of(client, agent)
+    async with asyncio.timeout(5):
+        while runs(child):
+            await asyncio.sleep(0.01)
+
+
+async def test_spawns_are_refused_until_there_is_a_new_keeper_and_health_says_so(
+    client: ZmqClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "slow.py"
+    real = keeper_process._PROGRAM
+    go = tmp_path / "go"
+    program.write_text(
+        f"import os, runpy, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+        f"runpy.run_path({str(real)!r}, run_name='__main__')\n"
+    )
+    agent = await spawn(client, "sleep 60")
+    before = keeper_pid()
+    monkeypatch.setattr(keeper_process, "_PROGRAM", program)
+    os.kill(before, signal.SIGKILL)
+    async with asyncio.timeout(5):
+        while (health := await client.health_check()).healthy:
+            await asyncio.sleep(0.01)
+    assert health.metadata is not None
+    assert "keeper" in health.metadata["reason"]
+    with pytest.raises(ServerBusy, match="keeper"):
+        await spawn(client, "true")
+    killing = asyncio.create_task(client.kill_agent(agent))  # waits for the new one
+    await asyncio.sleep(0.05)
+    assert not killing.done()
+    go.touch()
+    await until_replaced(client, before)
+    await killing
+    assert (await end_of(client, agent)).status is AgentStatus.TERMINATED
+    assert (await end_of(client, await spawn(client, "exit 4"))).exit_code == 4
+
+
+async def test_keeper_that_cannot_be_replaced_ends_the_agents(
+    client: ZmqClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await spawn(client, "echo before; exec sleep 60")
+    await first_output(client, agent)
+    pid = int((await details(client, agent))["pid"])
+    monkeypatch.setattr(keeper_process, "_PROGRAM", tmp_path / "missing.py")
+    os.kill(keeper_pid(), signal.SIGKILL)
+    end = await end_of(client, agent)
+    assert (end.status, end.exit_code, end.signal) == (AgentStatus.FAILED, None, None)
+    assert not runs(pid)
+    assert await output_of(client, agent) == b"before\n"
+    health = await client.health_check()
+    assert not health.healthy
+    assert "keeper" in (health.metadata or {})["reason"]
+    with pytest.raises(ServerBusy):
+        await spawn(client, "true")
+
+
+async def test_keeper_that_is_lost_again_and_again_is_given_up(client: ZmqClient) -> None:
+    agent = await spawn(client, "exec sleep 60")
+    for _ in range(4):
+        async with keeper_replaced(client):
+            pass
+        assert await client.get_agent_status(agent) is AgentStatus.RUNNING
+    os.kill(keeper_pid(), signal.SIGKILL)
+    assert (await end_of(client, agent)).status is AgentStatus.FAILED
+    assert not (await client.health_check()).healthy
+
+
+async def test_server_closes_in_order_right_after_its_keeper_was_lost(
     server: ZmqAgentServer,
 ) -> None:
-    async with peer(server.endpoint) as asking, subscriber(server.pub_endpoint, "status/") as heard:
-        agent = await asking.spawn("echo before; exec sleep 60")
-        await asking.data(agent, "read_stdout", {"offset": 0, "wait_secs": 5})
-        pid = (await asking.data(agent, "get_status"))["pid"]
-        os.kill(await asyncio.to_thread(keeper_of, pid), signal.SIGKILL)
-        last = (await heard.until_end_of(agent.id))[-1]
-        assert last.update_type.value == "error"
-        assert "keeper" in (last.message or "")
-        data = await asking.data(agent, "get_status")
-        assert (data["status"], data["exit_code"]) == ("failed", None)
-        health = await asking.ask(HealthCheckRequest(request_id=new_id()))
-        assert not health.healthy
-        assert "keeper" in health.metadata["reason"]
-        refused = await asking.spawn_response("true")
-        assert (refused.error or "").startswith("busy: ")
-        read = await asking.data(agent, "read_stdout", {"encoding": "text"})
-        assert (read["data"], read["eof"]) == ("before\n", True)
+    async with connect(server.endpoint) as client:
+        agent = await spawn(client, "exec sleep 60")
+        pid = int((await details(client, agent))["pid"])
+    os.kill(keeper_pid(), signal.SIGKILL)
+    async with asyncio.timeout(20):
+        await server.aclose()
+    assert not runs(pid)
+
+
+async def details(client: ZmqClient, agent: AgentInfo) -> dict[str, Any]:
+    response = await client.control_agent(agent, ControlCommandType.GET_STATUS)
+    data: dict[str, Any] = response.data
+    return data
+
+
+async def first_output(client: ZmqClient, agent: AgentInfo) -> bytes:
+    async with await client.stream_agent_logs(agent, from_offset=0) as messages:
+        async for message in messages:
+            return message.data
+    raise AssertionError("it ended and has said nothing")
+
+
+def runs(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    return stat.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
