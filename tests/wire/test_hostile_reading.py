@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sysconfig
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -30,6 +31,8 @@ from wire.large import (
     str32,
 )
 
+# Every object is larger where there is no GIL, and none is shared with the one before.
+LARGER = 2 if sysconfig.get_config_var("Py_GIL_DISABLED") else 1
 RESULTS = fields("batch_control_response", "r", True, missing=3)
 
 
@@ -105,7 +108,7 @@ def test_lists_and_maps_take_at_most_so_many_times_their_bytes(case: str) -> Non
     name, make, times = READ[case]
     data = make(500_000)
     peak = peak_of_reading(data, name)
-    assert times * len(data) / 3 < peak < times * len(data), peak / len(data)
+    assert times * len(data) / 3 < peak < LARGER * times * len(data), peak / len(data)
 
 
 @pytest.mark.parametrize(
@@ -125,9 +128,9 @@ def test_payload_of_as_many_values_as_are_allowed_takes_at_most_20_megabytes(
 ) -> None:
     count = 99_999 // values
     data = COMMAND + array32(count) + unit * count
-    assert peak_of_reading(data, "payload") < 20_000_000
+    assert peak_of_reading(data, "payload") < LARGER * 20_000_000
     keyed = COMMAND + map32(count) + different(count, b"\xa3", unit)
-    assert peak_of_reading(keyed, "payload") < 30_000_000
+    assert peak_of_reading(keyed, "payload") < LARGER * 30_000_000
 
 
 @pytest.mark.skipif(
@@ -149,6 +152,6 @@ def test_agents_of_a_config_share_one_count() -> None:
     tracemalloc.start()
     try:
         assert len(message.config.agents) == count
-        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+        assert tracemalloc.get_traced_memory()[1] < LARGER * 30_000_000
     finally:
         tracemalloc.stop()
