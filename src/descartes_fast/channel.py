@@ -12,23 +12,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import zmq
-from zmq.backend import Socket as RawSocket
 
+from ._core.frames import LIBZMQ_FOUND, Frames
 from .errors import UsageError
+from .plain_frames import PlainFrames
 
 __all__ = ["Channel", "Monitor", "MonitorEvent"]
 
 SAFETY_INTERVAL_SECS = 1.0
 
 # As plain ints: each conversion of pyzmq's enums costs more than the call it is for.
-_NOBLOCK = int(zmq.NOBLOCK)
-_NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
-_RCVMORE = int(zmq.RCVMORE)
-_EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)
 _POLLOUT = int(zmq.POLLOUT)
 
@@ -37,8 +34,9 @@ class Channel:
     """One ZeroMQ socket on the running event loop; owns the socket from then on.
 
     Each message that arrives is given to ``on_message`` as its list of frames; what that
-    raises goes to the loop's exception handler and never stops the reading. After
-    ``batch`` messages the other callbacks of the loop get their turn.
+    raises goes to the loop's exception handler and never stops the reading. After at most
+    ``batch`` messages ``on_delivered`` is called, and then the other callbacks of the loop get
+    their turn.
 
     ``on_writable`` is called once after a ``send`` that returned ``False``, as soon as the
     socket takes messages again. Must be made, used and closed on the loop's thread.
@@ -50,6 +48,7 @@ class Channel:
         socket: zmq.Socket[bytes],
         on_message: Callable[[list[bytes]], None] | None = None,
         *,
+        on_delivered: Callable[[], None] | None = None,
         on_writable: Callable[[], None] | None = None,
         batch: int = 128,
     ) -> None:
@@ -57,9 +56,14 @@ class Channel:
         self.received_count = 0
         self.sent_count = 0
         self.closed = False
+        self.delivering = False
+        """Whether messages are being given to ``on_message``; ``on_delivered`` follows."""
+        self._frames = Frames(socket) if LIBZMQ_FOUND else PlainFrames(socket)
         self._on_message = on_message
+        self._on_delivered = on_delivered
         self._on_writable = on_writable
         self._batch = batch
+        self._expected = 1
         self._blocked = False
         self._looking: asyncio.Handle | None = None
         self._loop = asyncio.get_running_loop()
@@ -74,30 +78,25 @@ class Channel:
         self._timer = self._loop.call_later(SAFETY_INTERVAL_SECS, self._look_by_timer)
         self._look_soon()
 
-    def send(self, frames: Sequence[bytes]) -> bool:
+    def send(self, frames: tuple[bytes, ...]) -> bool:
         """Send one message of ``frames`` without waiting.
 
         Returns ``False`` if it would have to wait (no peer, or its queue is full): nothing
         was sent. Raises ``zmq.ZMQError`` for any other failure, ``EHOSTUNREACH`` from a
         ROUTER with ``ROUTER_MANDATORY`` above all.
         """
-        last = len(frames) - 1
-        position = 0
-        try:
-            for position in range(last):
-                RawSocket.send(self.socket, frames[position], _NOBLOCK_MORE)
-            position = last
-            RawSocket.send(self.socket, frames[last], _NOBLOCK)
-        except zmq.Again:
-            if 0 < position < last:
-                self._drop_rest(frames[position + 1 :])
-            self._blocked = True
-            self._look_soon()
-            return False
-        self.sent_count += 1
+        taken = self._frames.send(frames)
         if self._looking is None:
-            self._look_soon()
-        return True
+            self._looking = self._loop.call_soon(self._look)
+        if taken == len(frames):
+            self.sent_count += 1
+            return True
+        if taken:
+            # libzmq discards up to the frame without MORE (``lb_t::sendpipe``); frames held
+            # back here would be missing from the next message instead.
+            self._frames.send_rest(frames[taken + 1 :])
+        self._blocked = True
+        return False
 
     def close(self, *, linger_ms: int = 0) -> None:
         """Stop watching and close the socket; closing twice is fine.
@@ -116,19 +115,6 @@ class Channel:
             self._loop.remove_reader(self._fd)
         self.socket.close(linger=linger_ms)
 
-    def _drop_rest(self, frames: Sequence[bytes]) -> None:
-        """Give libzmq the rest of a message whose peer went away in the middle of it.
-
-        It discards everything up to the frame without MORE (``lb_t::sendpipe``); frames
-        held back here would be missing from the next message instead.
-        """
-        last = len(frames) - 1
-        for position, frame in enumerate(frames):
-            try:
-                RawSocket.send(self.socket, frame, _NOBLOCK if position == last else _NOBLOCK_MORE)
-            except zmq.Again:
-                continue
-
     def _look_soon(self) -> None:
         """Look at the socket in the loop's next turn, once for any number of sends."""
         if self._looking is None and not self.closed:
@@ -136,8 +122,16 @@ class Channel:
 
     def _look(self) -> None:
         self._looking = None
-        if self._events() & (_POLLIN | (_POLLOUT if self._blocked else 0)):
+        events = self._events()
+        if events & _POLLIN:
+            self._expected = self._batch
             self._drain()
+        else:
+            self._expected = 1
+        if self._blocked and events & _POLLOUT and not self.closed:
+            self._blocked = False
+            if self._on_writable is not None:
+                self._on_writable()
 
     def _look_by_timer(self) -> None:
         self._timer = self._loop.call_later(SAFETY_INTERVAL_SECS, self._look_by_timer)
@@ -147,49 +141,53 @@ class Channel:
         if self.closed:
             return 0
         try:
-            return int(self.socket.get(_EVENTS))
+            return self._frames.events()
         except zmq.ZMQError:  # the context was terminated, or the socket closed, behind us
             self.close()
             return 0
 
     def _drain(self) -> None:
-        """Receive until there is nothing left or the batch is full."""
-        receive = self.socket.recv
-        get = self.socket.get
+        """Receive what is there and give it on, then look again.
+
+        A message that comes alone, as the answer to a lone request does, is given on before
+        libzmq is asked for the next, which costs system calls; the look behind it finds those
+        that came with it, and from then on whole batches are received.
+        """
         try:
-            for count in range(self._batch):
-                # A failed receive costs twice what a look at EVENTS does, a look three
-                # times what a receive does: look when a message is likely to be the only one.
-                if count == 1 and not self._events() & _POLLIN:
-                    break
-                frames = [receive(_NOBLOCK)]
-                while get(_RCVMORE):
-                    frames.append(receive(_NOBLOCK))
-                self.received_count += 1
-                if self._on_message is not None:
-                    self._deliver(frames)
-                if self.closed:
-                    return
-            else:
-                self._look_soon()
-        except zmq.Again:
-            pass
+            messages = self._frames.receive(self._expected)
         except zmq.ZMQError:
             self.close()
             return
-        if self._blocked and self._events() & _POLLOUT:
-            self._blocked = False
-            if self._on_writable is not None:
-                self._on_writable()
+        if not messages:
+            if self._blocked:
+                self._look_soon()
+            return
+        self._look_soon()
+        self.received_count += len(messages)
+        if self._on_message is not None:
+            self._deliver(messages, self._on_message)
 
-    def _deliver(self, frames: list[bytes]) -> None:
+    def _deliver(
+        self, messages: list[list[bytes]], on_message: Callable[[list[bytes]], None]
+    ) -> None:
+        self.delivering = True
         try:
-            assert self._on_message is not None
-            self._on_message(frames)
-        except Exception as error:
-            self._loop.call_exception_handler(
-                {"message": "a message could not be handled", "exception": error}
-            )
+            for frames in messages:
+                try:
+                    on_message(frames)
+                except Exception as error:
+                    self._report(error)
+                if self.closed:
+                    return
+        finally:
+            self.delivering = False
+            if self._on_delivered is not None:
+                self._on_delivered()
+
+    def _report(self, error: Exception) -> None:
+        self._loop.call_exception_handler(
+            {"message": "a message could not be handled", "exception": error}
+        )
 
 
 class MonitorEvent(NamedTuple):

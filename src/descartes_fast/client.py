@@ -220,7 +220,7 @@ class ZmqClient:
 
     async def get_agent_status(self, agent_id: AgentId) -> AgentStatus:
         """Return an agent's status."""
-        return (await self._requests().details(agent_uuid(agent_id))).status
+        return await self._requests().status(agent_uuid(agent_id))
 
     async def wait_agent(self, agent_id: AgentId, timeout_secs: float | None = None) -> AgentExit:
         """Wait until an agent has ended and return how.

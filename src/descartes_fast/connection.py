@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import zmq
 
@@ -87,6 +88,7 @@ class Connection:
         self._unsent: deque[Call] = deque()
         self._probe: Call | None = None
         self._ready = False
+        self._sending = False
         self._closed = False
         self._failure: Callable[[], DescartesError] | None = None
         self._changed = asyncio.Event()
@@ -131,7 +133,7 @@ class Connection:
         *,
         timeout_secs: float,
         repeatable: bool,
-        agent_id: str | None = None,
+        agent_id: UUID | None = None,
     ) -> Any:
         """Send a request and return its answer, an ``expected``.
 
@@ -141,23 +143,29 @@ class Connection:
         ``MessageTooLarge``; a refusal inside the answer is the caller's to raise.
         """
         if self._closed:
-            raise CommunicationError("the client is disconnected", agent_id=agent_id)
+            raise CommunicationError("the client is disconnected", agent_id=_text(agent_id))
         if self._failure is not None:
             raise self._failure()
         body = serialize_zmq_message(message)
         call = self._calls.open(message.request_id, body, timeout_secs, repeatable)
         self._unsent.append(call)
-        if self._ready:
-            self._send_unsent()
+        if self._ready and not self._sending:
+            if len(self._calls) == 1:
+                self._send_unsent()
+            else:
+                # Calls made in one turn of the loop are sent together at its end: libzmq's
+                # thread need not be woken for each.
+                self._sending = True
+                self._loop.call_soon(self._send_soon)
         try:
             answer = await call.future
         except AgentError as error:
-            error.agent_id = agent_id
+            error.agent_id = _text(agent_id)
             raise
         finally:
             self._calls.forget(call)
         if not isinstance(answer, expected):
-            raise _unexpected(answer, expected, agent_id)
+            raise _unexpected(answer, expected, _text(agent_id))
         return answer
 
     async def aclose(self) -> None:
@@ -269,6 +277,11 @@ class Connection:
 
     # Sending and receiving
 
+    def _send_soon(self) -> None:
+        self._sending = False
+        if self._ready:
+            self._send_unsent()
+
     def _send_unsent(self) -> None:
         """Send what waits, in order, until the socket is full; the probe before all else."""
         probe = self._probe
@@ -276,13 +289,15 @@ class Connection:
             if not self._link.channel.send((b"", probe.body)):
                 return
             probe.sent_to = ""
-        unsent = self._unsent
-        while self._ready and unsent:
+        if not self._ready:
+            return
+        unsent, send, server_id = self._unsent, self._link.channel.send, self._server_id()
+        while unsent:
             call = unsent[0]
             if not call.future.done():
-                if not self._link.channel.send((b"", call.body)):
+                if not send((b"", call.body)):
                     return
-                call.sent_to = self._server_id()
+                call.sent_to = server_id
             unsent.popleft()
 
     def _server_id(self) -> str:
@@ -409,6 +424,10 @@ class Connection:
         if not isinstance(answer, HealthCheckResponse):
             raise _unexpected(answer, HealthCheckResponse, None)
         return answer
+
+
+def _text(agent_id: UUID | None) -> str | None:
+    return None if agent_id is None else str(agent_id)
 
 
 def _operation(body: bytes) -> str:

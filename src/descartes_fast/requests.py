@@ -196,19 +196,18 @@ class Requests:
         )
         return _granted(response, agent_id)
 
+    async def status(self, agent_id: UUID) -> AgentStatus:
+        """Return an agent's status, and nothing else of what the answer holds."""
+        response = await self.control(agent_id, ControlCommandType.GET_STATUS)
+        return response.status or _told_status(response)
+
     async def details(self, agent_id: UUID, *, info: bool = False) -> AgentDetails:
         """Return an agent's state; with ``info``, all of it where the server can."""
         response = await self.control(
             agent_id, ControlCommandType.GET_STATUS, {"info": True} if info else None
         )
         data = response.data if isinstance(response.data, dict) else {}
-        status = response.status
-        if status is None:
-            try:
-                status = AgentStatus(str(data.get("status")))
-            except ValueError:
-                raise ProtocolError("the server's get_status tells no status") from None
-        return AgentDetails(agent_id, status, data)
+        return AgentDetails(agent_id, response.status or _told_status(response), data)
 
     async def read_new(
         self, agent_id: UUID, stream: LogStreamType, max_bytes: int | None
@@ -321,7 +320,7 @@ class Requests:
             expected,
             timeout_secs=wait_secs,
             repeatable=repeatable,
-            agent_id=None if agent_id is None else str(agent_id),
+            agent_id=agent_id,
         )
 
 
@@ -336,6 +335,15 @@ def _agent_info(form: dict[str, Any]) -> AgentInfo | None:
     except (DescartesError, TypeError, ValueError):
         return None
     return response.agent_info if isinstance(response, SpawnResponse) else None
+
+
+def _told_status(response: CommandResponse) -> AgentStatus:
+    """Return the status in an answer's data: a server may tell it there only."""
+    data = response.data if isinstance(response.data, dict) else {}
+    try:
+        return AgentStatus(str(data.get("status")))
+    except ValueError:
+        raise ProtocolError("the server's get_status tells no status") from None
 
 
 def _granted(response: CommandResponse, agent_id: UUID) -> CommandResponse:

@@ -93,7 +93,7 @@ async def test_reply_that_arrives_while_sending_is_not_missed(
     started = loop.time()
     for number in range(200):
         there.send(b"%d" % number)
-        assert channel.send([b"ping"])
+        assert channel.send((b"ping",))
         await inbox.wait(number + 1)
     assert loop.time() - started < 2  # the safety timer alone would take 200 s
     channel.close()
@@ -143,7 +143,7 @@ async def test_send_without_room_is_false_and_room_is_told_once(
 
     channel = Channel(here, on_writable=writable)
     sent = 0
-    while channel.send([b"", b"x"]):
+    while channel.send((b"", b"x")):
         sent += 1
     assert sent == channel.sent_count
     assert sent >= 5
@@ -151,7 +151,7 @@ async def test_send_without_room_is_false_and_room_is_told_once(
         assert there.recv_multipart() == [b"", b"x"]
     async with asyncio.timeout(5):
         await room.wait()
-    assert channel.send([b"", b"y"])
+    assert channel.send((b"", b"y"))
     await asyncio.sleep(0.01)
     assert told == [True]
     channel.close()
@@ -166,7 +166,7 @@ async def test_send_to_an_unknown_peer_of_a_mandatory_router_raises(
     router.bind("inproc://test")
     channel = Channel(router)
     with pytest.raises(zmq.ZMQError) as caught:
-        channel.send([b"nobody", b"", b"body"])
+        channel.send((b"nobody", b"", b"body"))
     assert caught.value.errno == zmq.EHOSTUNREACH
     assert channel.sent_count == 0
     channel.close()

@@ -1,4 +1,4 @@
-"""The wire core: bytes to typed messages and back. Knows no sockets, no asyncio, no processes."""
+"""The wire core: bytes to typed messages and back. Knows no asyncio, no processes."""
 
 from __future__ import annotations
 

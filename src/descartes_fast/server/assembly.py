@@ -43,6 +43,7 @@ from .spawner import Spawner
 from .state_dir import StateDir
 from .statistics import Counters
 from .status_feed import StatusFeed
+from .status_replies import StatusReplies
 from .tasks import Tasks
 
 __all__ = ["COMMANDS", "Parts", "assemble"]
@@ -185,7 +186,8 @@ async def assemble(
         counters=counters,
         request_timeout_secs=config.request_timeout_secs,
     )
-    service = _serve(stack, config, dispatcher, bound.commands, counters)
+    status_replies = StatusReplies(registry, counters)
+    service = _serve(stack, config, dispatcher, status_replies, bound.commands, counters)
     background.start(keep_house(config, identity, registry, replay, keeper, status_feed))
     return Parts(
         identity=identity,
@@ -287,6 +289,7 @@ def _serve(
     stack: AsyncExitStack,
     config: ZmqServerConfig,
     dispatcher: Dispatcher,
+    status_replies: StatusReplies,
     commands: zmq.Socket[bytes],
     counters: Counters,
 ) -> Service:
@@ -295,7 +298,7 @@ def _serve(
     def reply(envelope: Envelope, body: bytes) -> None:
         router.reply(envelope, body)
 
-    service = Service(dispatcher, reply)
+    service = Service(dispatcher, status_replies, reply)
     router = Router(
         commands, service.on_request, queue_bytes=config.client_queue_bytes, counters=counters
     )

@@ -28,7 +28,8 @@ class Router:
     """The command socket of a server; owns ``socket``, which is bound already.
 
     ``on_request`` is given each request's envelope and body, on the loop, in the order of
-    arrival. ``queue_bytes`` bounds what waits for one client.
+    arrival. ``queue_bytes`` bounds what waits for one client. Replies to requests that came
+    together are sent together: a libzmq that is busy sending needs no waking for each.
     """
 
     def __init__(
@@ -47,13 +48,41 @@ class Router:
         self._retry_secs = _FIRST_RETRY_SECS
         self._retry: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._channel = Channel(socket, self._receive)
+        self._prompt: list[tuple[Envelope, bytes]] = []
+        self._channel = Channel(socket, self._receive, on_delivered=self._send_prompt)
 
     def reply(self, envelope: Envelope, body: bytes) -> None:
         """Send a reply, or queue it if the client takes no more just now.
 
         If the client is gone or its queue is full the reply is dropped and counted.
         """
+        if self._channel.delivering:
+            self._prompt.append((envelope, body))
+        else:
+            self._send_or_queue(envelope, body)
+
+    @property
+    def queued_replies(self) -> int:
+        """How many replies wait for clients that are slow."""
+        return sum(len(queue.replies) for queue in self._queues.values())
+
+    def close(self, *, linger_ms: int) -> None:
+        """Close the socket; replies that still wait are counted as dropped. Twice is fine."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self._counters.replies_dropped += self.queued_replies
+        self._queues.clear()
+        self._queued_bytes = 0
+        self._channel.close(linger_ms=linger_ms)
+
+    def _send_prompt(self) -> None:
+        """Send what was replied while requests were being taken in."""
+        prompt, self._prompt = self._prompt, []
+        for envelope, body in prompt:
+            self._send_or_queue(envelope, body)
+
+    def _send_or_queue(self, envelope: Envelope, body: bytes) -> None:
         if self._channel.closed:
             self._counters.replies_dropped += 1
             return
@@ -73,21 +102,6 @@ class Router:
             self._queued_bytes += len(body)
         if self._retry is None:
             self._retry = self._loop.call_later(self._retry_secs, self._send_queued)
-
-    @property
-    def queued_replies(self) -> int:
-        """How many replies wait for clients that are slow."""
-        return sum(len(queue.replies) for queue in self._queues.values())
-
-    def close(self, *, linger_ms: int) -> None:
-        """Close the socket; replies that still wait are counted as dropped. Twice is fine."""
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
-        self._counters.replies_dropped += self.queued_replies
-        self._queues.clear()
-        self._queued_bytes = 0
-        self._channel.close(linger_ms=linger_ms)
 
     def _receive(self, frames: list[bytes]) -> None:
         parts = split_envelope(frames)

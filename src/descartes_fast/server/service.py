@@ -11,6 +11,7 @@ from typing import Any
 from .access import LOCAL
 from .dispatch import Dispatcher
 from .envelope import Envelope
+from .status_replies import StatusReplies
 from .tasks import Tasks
 
 __all__ = ["Service"]
@@ -27,14 +28,24 @@ class Service:
     at once is answered when the journal has what the answer tells.
     """
 
-    def __init__(self, dispatcher: Dispatcher, reply: Callable[[Envelope, bytes], None]) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        status_replies: StatusReplies,
+        reply: Callable[[Envelope, bytes], None],
+    ) -> None:
         self._dispatcher = dispatcher
+        self._status_replies = status_replies
         self._reply = reply
         self._tasks = Tasks()
         self._in_progress: Counter[bytes] = Counter()
 
     def on_request(self, envelope: Envelope, body: bytes) -> None:
         """Answer a request, now or when its answer is there."""
+        known = self._status_replies.reply_to(body)
+        if known is not None:
+            self._reply(envelope, known)
+            return
         client = envelope[0]
         room = (
             len(self._tasks) < MAX_IN_PROGRESS

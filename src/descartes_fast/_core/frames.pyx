@@ -1,0 +1,181 @@
+"""Whole messages in and out of a pyzmq socket by libzmq's own functions.
+
+One Python call a message instead of several a frame, and no exception for EAGAIN. The functions
+are those of the library that pyzmq itself has loaded, found through pyzmq's extension module: a
+second libzmq is never linked. Where they cannot be found (Windows, a pyzmq built in another way)
+``LIBZMQ_FOUND`` is false and ``plain_frames.py`` does the same through pyzmq's calls.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.errno cimport EAGAIN, EINTR
+from libc.stdint cimport uintptr_t
+
+import errno
+
+import zmq
+
+cdef enum:
+    # Of zmq.h.
+    NOBLOCK = 1
+    SNDMORE = 2
+    EVENTS = 15
+
+cdef struct Message:
+    # zmq_msg_t: 64 bytes whose insides are libzmq's own, aligned as a pointer is.
+    void* insides[8]
+
+ctypedef int (*on_message_t)(Message*) noexcept nogil
+ctypedef int (*receive_t)(Message*, void*, int) noexcept nogil
+ctypedef void* (*data_t)(Message*) noexcept nogil
+ctypedef size_t (*size_of_t)(const Message*) noexcept nogil
+ctypedef int (*is_more_t)(const Message*) noexcept nogil
+ctypedef int (*send_t)(void*, const void*, size_t, int) noexcept nogil
+ctypedef int (*get_option_t)(void*, int, void*, size_t*) noexcept nogil
+ctypedef int (*errno_t)() noexcept nogil
+
+cdef on_message_t msg_init
+cdef on_message_t msg_close
+cdef receive_t msg_recv
+cdef data_t msg_data
+cdef size_of_t msg_size
+cdef is_more_t msg_more
+cdef send_t send_bytes
+cdef get_option_t get_option
+cdef errno_t last_errno
+
+
+cdef bint find_libzmq():
+    """Look the functions up in pyzmq's extension and the libraries that it depends on."""
+    global msg_init, msg_close, msg_recv, msg_data, msg_size, msg_more
+    global send_bytes, get_option, last_errno
+    cdef uintptr_t init, close, recv, data, size, more, send, option, error
+    try:
+        import ctypes
+
+        from zmq.backend.cython import _zmq
+
+        library = ctypes.CDLL(_zmq.__file__)
+        init, close, recv, data, size, more, send, option, error = [
+            ctypes.cast(getattr(library, f"zmq_{name}"), ctypes.c_void_p).value
+            for name in (
+                "msg_init", "msg_close", "msg_recv", "msg_data", "msg_size", "msg_more",
+                "send", "getsockopt", "errno",
+            )
+        ]
+    except (ImportError, OSError, AttributeError):
+        return False
+    msg_init = <on_message_t><void*>init
+    msg_close = <on_message_t><void*>close
+    msg_recv = <receive_t><void*>recv
+    msg_data = <data_t><void*>data
+    msg_size = <size_of_t><void*>size
+    msg_more = <is_more_t><void*>more
+    send_bytes = <send_t><void*>send
+    get_option = <get_option_t><void*>option
+    last_errno = <errno_t><void*>error
+    return True
+
+
+LIBZMQ_FOUND = find_libzmq()
+
+
+cdef class Frames:
+    """The frames of one pyzmq socket, on the thread that the socket is used on."""
+
+    cdef void* _handle
+    cdef object _socket
+
+    def __init__(self, socket):
+        if not LIBZMQ_FOUND:
+            raise NotImplementedError("libzmq's functions were not found in pyzmq")
+        self._socket = socket
+        self._handle = <void*><uintptr_t>socket.underlying
+
+    def events(self):
+        """Return what the socket is ready for (``zmq.POLLIN``, ``POLLOUT``)."""
+        cdef int events = 0
+        cdef size_t size = sizeof(events)
+        check_open(self)
+        while get_option(self._handle, EVENTS, &events, &size) != 0:
+            if last_errno() != EINTR:
+                raise zmq.ZMQError(last_errno())
+        return events
+
+    def receive(self, Py_ssize_t limit):
+        """Return at most ``limit`` messages, each the list of its frames; fewer: there are no more."""
+        cdef list messages = []
+        check_open(self)
+        while len(messages) < limit:
+            frames = receive_one(self._handle)
+            if frames is None:
+                break
+            messages.append(frames)
+        return messages
+
+    def send(self, tuple frames):
+        """Send one message without waiting; return how many of its frames libzmq has taken.
+
+        All of them: it is sent. None: it would have to wait. In between: its peer went away in
+        the middle of it, and libzmq discards everything up to a frame without ``SNDMORE``.
+        """
+        cdef Py_ssize_t count = len(frames)
+        cdef Py_ssize_t position
+        check_open(self)
+        for position in range(count):
+            if not send_one(self._handle, frames[position], position < count - 1):
+                return position
+        return count
+
+    def send_rest(self, tuple frames):
+        """Give libzmq what is left of a message that it discards."""
+        cdef Py_ssize_t count = len(frames)
+        cdef Py_ssize_t position
+        check_open(self)
+        for position in range(count):
+            send_one(self._handle, frames[position], position < count - 1)
+
+
+cdef int check_open(Frames self) except -1:
+    """A closed socket's handle is memory that libzmq has given back."""
+    if self._socket.closed:
+        raise zmq.ZMQError(errno.ENOTSOCK)
+    return 0
+
+
+cdef list receive_one(void* handle):
+    """Return the frames of one message, None if there is none."""
+    cdef Message part
+    cdef list frames = []
+    msg_init(&part)
+    try:
+        while True:
+            if msg_recv(&part, handle, NOBLOCK) < 0:
+                if last_errno() == EINTR:
+                    continue
+                if last_errno() == EAGAIN:
+                    return None
+                raise zmq.ZMQError(last_errno())
+            frames.append(
+                PyBytes_FromStringAndSize(<const char*>msg_data(&part), msg_size(&part))
+            )
+            if not msg_more(&part):
+                return frames
+    finally:
+        msg_close(&part)
+
+
+cdef bint send_one(void* handle, bytes frame, bint more) except -1:
+    """Send one frame. Returns whether libzmq took it; it did not if it would have to wait."""
+    if frame is None:
+        raise TypeError("a frame must be bytes")
+    while send_bytes(
+        handle,
+        PyBytes_AS_STRING(frame),
+        <size_t>PyBytes_GET_SIZE(frame),
+        NOBLOCK | SNDMORE if more else NOBLOCK,
+    ) < 0:
+        if last_errno() == EAGAIN:
+            return False
+        if last_errno() != EINTR:
+            raise zmq.ZMQError(last_errno())
+    return True

@@ -1,0 +1,74 @@
+"""Whole messages in and out of a socket by pyzmq's calls, where libzmq's own cannot be found.
+
+The same interface as ``_core/frames.pyx``, which says why there are two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import zmq
+
+__all__ = ["PlainFrames"]
+
+# As plain ints: each conversion of pyzmq's enums costs more than the call it is for.
+_NOBLOCK = int(zmq.NOBLOCK)
+_NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+_RCVMORE = int(zmq.RCVMORE)
+_EVENTS = int(zmq.EVENTS)
+
+
+class PlainFrames:
+    """The frames of one pyzmq socket, on the thread that the socket is used on."""
+
+    def __init__(self, socket: zmq.Socket[Any]) -> None:
+        # A shadow has none of what subclasses add to a socket, zmq.asyncio's futures for one.
+        self._socket: zmq.Socket[bytes] = zmq.Socket(shadow=socket.underlying)
+        self._owner = socket
+
+    def events(self) -> int:
+        """Return what the socket is ready for (``zmq.POLLIN``, ``POLLOUT``)."""
+        self._check_open()
+        return int(self._socket.get(_EVENTS))
+
+    def receive(self, limit: int) -> list[list[bytes]]:
+        """Return at most ``limit`` messages, each the list of its frames; fewer: there are no more."""
+        self._check_open()
+        messages: list[list[bytes]] = []
+        receive, get = self._socket.recv, self._socket.get
+        try:
+            while len(messages) < limit:
+                frames = [receive(_NOBLOCK)]
+                while get(_RCVMORE):
+                    frames.append(receive(_NOBLOCK))
+                messages.append(frames)
+        except zmq.Again:
+            pass
+        return messages
+
+    def send(self, frames: tuple[bytes, ...]) -> int:
+        """Send one message without waiting; return how many of its frames libzmq has taken."""
+        self._check_open()
+        last = len(frames) - 1
+        for position, frame in enumerate(frames):
+            if not self._send_one(frame, more=position < last):
+                return position
+        return len(frames)
+
+    def send_rest(self, frames: tuple[bytes, ...]) -> None:
+        """Give libzmq what is left of a message that it discards."""
+        self._check_open()
+        last = len(frames) - 1
+        for position, frame in enumerate(frames):
+            self._send_one(frame, more=position < last)
+
+    def _send_one(self, frame: bytes, *, more: bool) -> bool:
+        try:
+            self._socket.send(frame, _NOBLOCK_MORE if more else _NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def _check_open(self) -> None:
+        if self._owner.closed:
+            raise zmq.ZMQError(zmq.ENOTSOCK)
