@@ -32,7 +32,7 @@ class PlainFrames:
         return int(self._socket.get(_EVENTS))
 
     def receive(self, limit: int) -> list[list[bytes]]:
-        """Return at most ``limit`` messages, each the list of its frames; fewer: there are no more."""
+        """Return at most ``limit`` messages, each a list of frames; fewer: there are no more."""
         self._check_open()
         messages: list[list[bytes]] = []
         receive, get = self._socket.recv, self._socket.get

@@ -102,7 +102,7 @@ cdef class Frames:
         return events
 
     def receive(self, Py_ssize_t limit):
-        """Return at most ``limit`` messages, each the list of its frames; fewer: there are no more."""
+        """Return at most ``limit`` messages, each a list of frames; fewer: there are no more."""
         cdef list messages = []
         check_open(self)
         while len(messages) < limit:
