@@ -19,7 +19,7 @@ __all__ = ["Joined", "join_keeper"]
 
 _log = logging.getLogger(__name__)
 
-_HELLO_SECS = 15.0
+_HELLO_SECS = 5.0
 _ENDING_SECS = 20.0  # a keeper that is ending takes its agents' graces for it
 _TRIES = 4  # one may be about to end, or hang, and one may be renewed
 

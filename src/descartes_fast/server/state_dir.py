@@ -18,7 +18,7 @@ from ..config_checks import is_server_name
 from ..errors import UsageError
 from .locks import lock_file
 
-__all__ = ["StateDir"]
+__all__ = ["StateDir", "runtime_directory"]
 
 # The keeper's socket goes into the runtime directory; its name and sun_path's limit.
 _RUNTIME_NAME_BYTES = len("/keeper.sock")
@@ -44,7 +44,8 @@ class StateDir:
             path.chmod(0o700)
             self._lock = _locked(path)
             _make_private(self.agents)
-            self.runtime = self._runtime_directory()
+            self.runtime = runtime_directory(path)
+            _make_private(self.runtime)
         except OSError as error:
             self.close()
             raise UsageError(
@@ -97,17 +98,20 @@ class StateDir:
             os.close(self._lock)
             self._lock = None
 
-    def _runtime_directory(self) -> Path:
-        """Return where the keeper's socket is: the same for every server of this directory."""
-        runtime = self.path / "run"
+
+def runtime_directory(path: Path) -> Path:
+    """Return where the keeper of the state directory ``path`` has its socket; makes nothing.
+
+    It is the same for every server of that directory.
+    """
+    runtime = path / "run"
+    if not _has_room(runtime):
+        name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=8).hexdigest()
+        base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        runtime = base / f"descartes-fast-{os.geteuid()}-{name}"
         if not _has_room(runtime):
-            name = hashlib.blake2b(os.fsencode(self.path.resolve()), digest_size=8).hexdigest()
-            base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-            runtime = base / f"descartes-fast-{os.geteuid()}-{name}"
-            if not _has_room(runtime):
-                runtime = Path("/tmp") / runtime.name
-        _make_private(runtime)
-        return runtime
+            runtime = Path("/tmp") / runtime.name
+    return runtime
 
 
 def _has_room(runtime: Path) -> bool:
