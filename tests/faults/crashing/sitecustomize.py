@@ -1,0 +1,81 @@
+"""Makes a server kill itself at one point of its work, the first time it gets there.
+
+On the path of a server that is to crash: ``CRASH_AT`` names the point, ``CRASHED`` the file that
+says that it was reached. There is an action more, too: ``note`` appends a line to a file.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def crash_once() -> None:
+    crashed = Path(os.environ["CRASHED"])
+    if not crashed.exists():
+        crashed.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crash_before(owner: type, name: str) -> None:
+    """Let the method ``name`` of a class end the process before it does anything."""
+    original: Callable[..., Any] = getattr(owner, name)
+
+    def crashing(*arguments: Any, **named: Any) -> Any:
+        crash_once()
+        return original(*arguments, **named)
+
+    setattr(owner, name, crashing)
+
+
+def crash_after_commit() -> None:
+    """End the process when a reply is committed, and before it is sent."""
+    from descartes_fast.server.journal_store import JournalStore
+
+    write = JournalStore.write
+
+    def crashing(self: JournalStore, changes: Any) -> None:
+        write(self, changes)
+        if changes.replies:
+            crash_once()
+
+    JournalStore.write = crashing  # type: ignore[method-assign]
+
+
+def append(path: str, text: str) -> None:
+    with open(path, "a") as file:
+        file.write(text)
+
+
+def add_action() -> None:
+    from descartes_fast.server.actions import Actions
+
+    prepare = Actions.__init__
+
+    async def note(_: Any, params: Any) -> Any:
+        append(params, "done\n")
+        return "noted"
+
+    def prepared(self: Actions, *arguments: Any) -> None:
+        prepare(self, *arguments)
+        self.register("note", note)
+
+    Actions.__init__ = prepared  # type: ignore[method-assign]
+
+
+if "serve" in sys.orig_argv and "CRASHED" in os.environ:
+    from descartes_fast.server.journal import Journal
+    from descartes_fast.server.keeper_link import KeeperLink
+
+    add_action()
+    match os.environ.get("CRASH_AT"):
+        case "launch":  # what is wanted is stored, the keeper has not heard of it
+            crash_before(KeeperLink, "launch")
+        case "reply":  # it was done, and nothing says so
+            crash_before(Journal, "save_reply")
+        case "answer":  # the reply is stored and was not sent
+            crash_after_commit()

@@ -1,0 +1,252 @@
+"""A server crashes while it carries a request out; the same bytes are sent to the next one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import zmq
+
+from descartes_fast import (
+    AgentConfig,
+    BatchControlCommand,
+    ControlCommand,
+    ControlCommandType,
+    CustomActionRequest,
+    SpawnRequest,
+    deserialize_zmq_message,
+    serialize_zmq_message,
+)
+from faults.restarts import RestartableServer, restartable_server
+
+pytestmark = pytest.mark.leaves_orphans
+
+_CRASHING = Path(__file__).parent / "crashing"
+_ANSWER_SECS = 20.0
+
+# Done and not stored; stored and not sent.
+AFTER_IT_WAS_DONE = pytest.mark.parametrize("point", ["reply", "answer"])
+
+
+class Crashing:
+    """A server that will crash at a point of the first request that is sent to it for that."""
+
+    def __init__(self, server: RestartableServer) -> None:
+        self.server = server
+        self.folder = server.folder
+
+    def crash(self, request: Any, point: str) -> bytes:
+        """Send a request to a server that crashes at ``point``; return the request's bytes."""
+        self.server.kill()
+        self.start(point)
+        body = serialize_zmq_message(request)
+        with self._socket() as asking:
+            asking.send_multipart([b"", body])
+            assert self.server.process is not None
+            self.server.process.wait(_ANSWER_SECS)
+            assert not asking.poll(50), "there is an answer already"
+        assert (self.folder / "crashed").exists(), self.server.words()
+        self.start()
+        return body
+
+    def start(self, point: str = "none") -> None:
+        environment = (
+            f"PYTHONPATH={_CRASHING}",
+            f"CRASHED={self.folder / 'crashed'}",
+            f"CRASH_AT={point}",
+        )
+        self.server.start(wrapper=("env", *environment))
+
+    def answer(self, body: bytes) -> bytes:
+        """Send a request once; return the bytes of its answer."""
+        with self._socket() as asking:
+            asking.send_multipart([b"", body])
+            assert asking.poll(int(_ANSWER_SECS * 1000)), self.server.words()
+            answer: bytes = asking.recv_multipart()[-1]
+            return answer
+
+    def ask(self, request: Any) -> Any:
+        return deserialize_zmq_message(self.answer(serialize_zmq_message(request)))
+
+    def spawn(self, task: str) -> UUID:
+        response = self.ask(spawn_request(task))
+        assert response.success, response.error
+        agent_id: UUID = response.agent_info.id
+        return agent_id
+
+    @contextmanager
+    def _socket(self) -> Iterator[Any]:
+        with zmq.Context() as context, context.socket(zmq.DEALER) as asking:
+            asking.set(zmq.LINGER, 0)
+            asking.connect(self.server.endpoint)
+            yield asking
+
+
+@pytest.fixture
+def crashing() -> Iterator[Crashing]:
+    with restartable_server(started=False) as server:
+        crashing = Crashing(server)
+        crashing.start()
+        yield crashing
+
+
+@pytest.mark.parametrize("point", ["launch", "reply", "answer"])
+def test_spawn_is_one_agent(crashing: Crashing, point: str) -> None:
+    started = crashing.folder / "started"
+    body = crashing.crash(spawn_request(f"echo started >> {started}; exec sleep 1000"), point)
+    first = crashing.answer(body)
+    response: Any = deserialize_zmq_message(first)
+    assert response.success, response.error
+    wait_for(started.exists)
+    assert crashing.answer(body) == first
+    assert crashing.server.agents() == 1
+    assert started.read_text() == "started\n"
+    status = crashing.ask(control(response.agent_info.id, "get_status"))
+    assert status.data["status"] == "running"
+
+
+@AFTER_IT_WAS_DONE
+def test_write_arrives_once(crashing: Crashing, point: str) -> None:
+    agent = crashing.spawn("exec cat")
+    body = crashing.crash(control(agent, "write_stdin", {"data": "once\n"}), point)
+    first: Any = deserialize_zmq_message(crashing.answer(body))
+    assert first.success, first.error
+    assert first.data == {"bytes_written": 5}
+    crashing.answer(body)
+    crashing.ask(control(agent, "write_stdin", {"data": "end\n", "close": True}))
+    assert everything_of(crashing, agent) == "once\nend\n"
+
+
+@AFTER_IT_WAS_DONE
+def test_write_to_an_agent_that_ends_of_it_has_been_done(crashing: Crashing, point: str) -> None:
+    agent = crashing.spawn("read line; echo $line")
+    body = crashing.crash(control(agent, "write_stdin", {"data": "bye\n"}), point)
+    wait_for(lambda: crashing.ask(control(agent, "get_status")).data["status"] == "completed")
+    first: Any = deserialize_zmq_message(crashing.answer(body))
+    assert first.success, first.error
+
+
+@AFTER_IT_WAS_DONE
+def test_signal_arrives_once(crashing: Crashing, point: str) -> None:
+    seen = crashing.folder / "seen"
+    agent = crashing.spawn(
+        f"trap 'echo signal >> {seen}' USR1; echo ready; while :; do sleep 0.01; done"
+    )
+    wait_for(lambda: crashing.ask(control(agent, "get_status")).data["stdout_bytes"] > 0)
+    body = crashing.crash(control(agent, "signal", {"signal": "USR1"}), point)
+    wait_for(seen.exists)
+    first: Any = deserialize_zmq_message(crashing.answer(body))
+    assert first.success, first.error
+    # A signal that is sent again is seen before the next one is.
+    crashing.ask(control(agent, "signal", {"signal": "USR1"}))
+    wait_for(lambda: len(seen.read_text().split()) >= 2)
+    time.sleep(0.1)
+    assert seen.read_text() == "signal\nsignal\n"
+
+
+@AFTER_IT_WAS_DONE
+def test_read_takes_what_follows_the_last_answer(crashing: Crashing, point: str) -> None:
+    agent = crashing.spawn("echo one two three")
+    wait_for(lambda: crashing.ask(control(agent, "get_status")).data["status"] == "completed")
+    asked = {"max_bytes": 4, "encoding": "text"}
+    assert crashing.ask(control(agent, "read_stdout", asked)).data["data"] == "one "
+    body = crashing.crash(control(agent, "read_stdout", asked), point)
+    first = crashing.answer(body)
+    response: Any = deserialize_zmq_message(first)
+    assert response.data["data"] == "two "
+    assert crashing.answer(body) == first
+    rest = crashing.ask(control(agent, "read_stdout", {"encoding": "text"}))
+    assert rest.data["data"] == "three\n"
+
+
+@pytest.mark.parametrize("form", ["request", "command"])
+def test_action_without_an_outcome_is_not_done_again(crashing: Crashing, form: str) -> None:
+    agent, notes = crashing.spawn("exec sleep 1000"), str(crashing.folder / "notes")
+    body = crashing.crash(action(agent, notes, form), "reply")
+    first: Any = deserialize_zmq_message(crashing.answer(body))
+    assert not first.success
+    assert "may have been done" in first.error
+    assert deserialize_zmq_message(crashing.answer(body)) == first
+    crashing.server.kill()
+    crashing.start()
+    assert deserialize_zmq_message(crashing.answer(body)) == first
+    assert Path(notes).read_text() == "done\n"
+
+
+def test_action_with_an_outcome_has_it(crashing: Crashing) -> None:
+    agent, notes = crashing.spawn("exec sleep 1000"), str(crashing.folder / "notes")
+    body = crashing.crash(action(agent, notes, "request"), "answer")
+    first: Any = deserialize_zmq_message(crashing.answer(body))
+    assert first.success, first.error
+    assert first.data == "noted"
+    assert Path(notes).read_text() == "done\n"
+
+
+@AFTER_IT_WAS_DONE
+def test_batch_reaches_each_agent_once(crashing: Crashing, point: str) -> None:
+    agents = [crashing.spawn("exec cat") for _ in range(3)]
+    request = BatchControlCommand(
+        request_id="a batch",
+        agent_ids=[*agents, agents[0]],
+        command_type=ControlCommandType.WRITE_STDIN,
+        payload={"data": "once\n"},
+    )
+    body = crashing.crash(request, point)
+    first: Any = deserialize_zmq_message(crashing.answer(body))
+    assert first.success, first
+    for agent in agents:
+        crashing.ask(control(agent, "write_stdin", {"close": True}))
+    texts = [everything_of(crashing, agent) for agent in agents]
+    assert texts == ["once\nonce\n", "once\n", "once\n"]  # the first one was given twice
+
+
+@pytest.mark.parametrize("command", ["stop", "kill"])
+@AFTER_IT_WAS_DONE
+def test_agent_that_was_ended_is_called_terminated(
+    crashing: Crashing, command: str, point: str
+) -> None:
+    agent = crashing.spawn("exec sleep 1000")
+    body = crashing.crash(control(agent, command), point)
+    response: Any = deserialize_zmq_message(crashing.answer(body))
+    assert response.success, response.error
+    wait_for(lambda: crashing.ask(control(agent, "get_status")).data["status"] == "terminated")
+
+
+def spawn_request(task: str) -> SpawnRequest:
+    config = AgentConfig(name="agent", model_backend="sh", task=task)
+    return SpawnRequest(request_id=f"spawn {time.monotonic_ns()}", config=config)
+
+
+def control(agent_id: UUID, command: str, payload: Any = None) -> ControlCommand:
+    return ControlCommand(
+        request_id=f"{command} {time.monotonic_ns()}",
+        agent_id=agent_id,
+        command_type=ControlCommandType(command),
+        payload=payload,
+    )
+
+
+def action(agent_id: UUID, notes: str, form: str) -> CustomActionRequest | ControlCommand:
+    if form == "command":
+        return control(agent_id, "custom_action", {"action": "note", "params": notes})
+    return CustomActionRequest(request_id="note it", agent_id=agent_id, action="note", params=notes)
+
+
+def everything_of(crashing: Crashing, agent: UUID) -> str:
+    """Return an agent's stdout when it has ended."""
+    wait_for(lambda: crashing.ask(control(agent, "get_status")).data["ended_at"] is not None)
+    asked = control(agent, "read_stdout", {"offset": 0, "encoding": "text"})
+    text: str = crashing.ask(asked).data["data"]
+    return text
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _ANSWER_SECS
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
