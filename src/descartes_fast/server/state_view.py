@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
+import msgpack
+
 from .._core import AgentStatus
 from ..errors import UsageError
 from .journal_schema import STEPS, broken
@@ -87,17 +89,15 @@ def read_state(path: Path) -> StateView:
             )
         rows = connection.execute(f"SELECT {_AGENT_COLUMNS} FROM agents ORDER BY started_at_ns")
         agents = [_agent(row) for row in rows]
-        replies, reply_bytes = connection.execute(
-            "SELECT count(reply), coalesce(sum(length(reply)), 0) FROM replies"
-        ).fetchone()
+        packed = [data for (data,) in connection.execute("SELECT data FROM replies")]
     return StateView(
         path=path,
         server_pid=lock_holder(path / "lock"),
         keeper_pid=lock_holder(path / "run" / "keeper.lock"),
         version=version,
         agents=agents,
-        replies=replies,
-        reply_bytes=reply_bytes,
+        replies=sum(len(msgpack.unpackb(data)) for data in packed),
+        reply_bytes=sum(map(len, packed)),
         journal_bytes=sum(_disk_bytes(file) for file in path.glob(JOURNAL_NAME + "*")),
         output_bytes=_tree_bytes(path / "agents"),
     )
