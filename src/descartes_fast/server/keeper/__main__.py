@@ -23,6 +23,7 @@ import signal
 from .keeper import Keeper
 from .own_limits import OwnLimits
 from .place import Place, PlaceTaken
+from .renewal import STATE_VERSION, load_state
 from .system import become_subreaper
 
 
@@ -40,14 +41,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="keeper")
     parser.add_argument("--socket", required=True)
     parser.add_argument("--instance", required=True)
-    parser.add_argument("--on-disconnect", help=argparse.SUPPRESS)
     parser.add_argument("--build", default="", help="tells one state of this code from another")
     parser.add_argument("--agent-nofile", type=int)
+    parser.add_argument("--resume", type=int, metavar="FD", help="the state of the one before")
+    parser.add_argument("--check", type=int, metavar="VERSION", help="of a state to be resumed")
     arguments = parser.parse_args()
     os.umask(0o077)
     sys.stderr = _Log()
+    if arguments.check is not None:
+        return 0 if arguments.check == STATE_VERSION else 1
+    state = None if arguments.resume is None else load_state(arguments.resume)
     try:
-        place = Place.take(arguments.socket)
+        place = (
+            Place.take(arguments.socket)
+            if state is None
+            else Place.taken(arguments.socket, state["listener_fd"], state["lock_fd"])
+        )
     except (PlaceTaken, OSError) as error:
         print(f"the keeper does not start: {error}", file=sys.stderr)
         return 1
@@ -55,10 +64,14 @@ def main() -> int:
     become_subreaper()
     keeper = Keeper(
         place,
-        instance=arguments.instance,
+        instance=arguments.instance if state is None else state["instance"],
         build=arguments.build,
-        own_limits=OwnLimits.raised(arguments.agent_nofile),
+        own_limits=OwnLimits.raised(arguments.agent_nofile)
+        if state is None
+        else OwnLimits(**state["own_limits"]),
     )
+    if state is not None:
+        keeper.restore(state)
     try:
         print("ready", flush=True)
         _leave_stdout()

@@ -19,6 +19,7 @@ from .passing import close_all
 from .peers import may_connect
 from .place import Place
 from .protocol import VERSION, Refusal
+from .renewal import renew, restore_agents, save_agents
 from .requests import Answer, Requests, figures
 from .starts import Request, Starts
 from .trees import children, choose_trees
@@ -37,9 +38,7 @@ _LAST_WORDS_SECS = 1.0
 class Keeper:
     """Serves one server at a time, keeps its agents between two, and ends with the last."""
 
-    def __init__(
-        self, place: Place, *, instance: str, build: str = "", own_limits: OwnLimits | None = None
-    ) -> None:
+    def __init__(self, place: Place, *, instance: str, build: str, own_limits: OwnLimits) -> None:
         self._loop = Loop()
         self._place = place
         self._instance = instance
@@ -52,15 +51,13 @@ class Keeper:
         self._end_request: tuple[Connection, Mapping[str, Any]] | None = None
         self._end_by: float | None = None
         self._leave_at: float | None = None
+        self._own_limits = own_limits
+        self._trees = choose_trees(instance)
+        self._keys = KeyMemory()
         self.agents = Agents(
-            self._loop,
-            choose_trees(instance),
-            self._tell,
-            self._is_congested,
-            own_limits or OwnLimits(),
+            self._loop, self._trees, self._tell, self._is_congested, self._own_limits
         )
-        self.keys = KeyMemory()
-        self._requests = Requests(self.agents, self.keys)
+        self._requests = Requests(self.agents, self._keys)
         self._starts = Starts(self._loop, self._serve)
 
     def run(self, signals_fd: int) -> None:
@@ -68,6 +65,8 @@ class Keeper:
         self._loop.watch(self._place.listener.fileno(), READ, self._accept)
         self._loop.watch(signals_fd, READ, lambda: self._signals_came(signals_fd))
         self._leave_after(_FIRST_SERVER_SECS)
+        self._loop.call_later(_FIRST_SERVER_SECS, self._check_first_server)
+        self.agents.endings.child_signalled()
         while not self._is_over():
             self._loop.turn()
             self.agents.after_turn()
@@ -98,6 +97,11 @@ class Keeper:
         if self._leave_at is None:
             self._leave_after(_NO_SERVER_SECS)
         return self._leave_at is not None and now >= self._leave_at
+
+    def _check_first_server(self) -> None:
+        """After a renewal there are agents, but the server may not have come back."""
+        if self._server is None and not self._keeps:
+            self.end(_END_GRACE_SECS)
 
     def _leave_after(self, delay_secs: float) -> None:
         self._leave_at = time.monotonic() + delay_secs
@@ -199,6 +203,8 @@ class Keeper:
             raise Refusal("invalid", "the first request must be hello")
         if name == "ping":
             return self._ping()
+        if name == "renew":
+            self._renew(header["argv"])
         if self._server_version != VERSION:
             raise Refusal("unsupported", f"this keeper speaks version {VERSION} of the protocol")
         if name == "launch":
@@ -231,6 +237,39 @@ class Keeper:
                 "instance": self._instance,
             }
         )
+
+    def _renew(self, argv: list[str]) -> None:
+        """Become a keeper of other code. Raises ``Refusal``; if it does not, it has not failed."""
+        if self._starts:
+            raise Refusal("busy", "there are launches under way")
+        if self._end_by is not None:
+            raise Refusal("shutting_down", "the keeper is ending")
+        if self._server is not None:
+            self._server.flush()
+        renew(argv, self._saved(), self._place.folder)
+
+    def _saved(self) -> dict[str, Any]:
+        return {
+            "listener_fd": self._place.listener.fileno(),
+            "lock_fd": self._place.lock_fd,
+            "instance": self._instance,
+            "keeps": self._keeps,
+            "began_at": self._began_at,
+            "own_limits": self._own_limits.saved(),
+            "limit_bytes": self.agents.budget.limit_bytes,
+            "agents": save_agents(self.agents),
+            "trees": self._trees.saved(),
+            "keys": self._keys.saved(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where the state was saved; before :meth:`run`."""
+        self._keeps = state["keeps"]
+        self._began_at = state["began_at"]
+        self.agents.budget.limit_bytes = state["limit_bytes"]
+        self._trees.restore(state["trees"])
+        self._keys.restore(state["keys"])
+        restore_agents(state["agents"], self.agents, self._loop)
 
     def _ping(self) -> Answer:
         return Answer(

@@ -105,7 +105,8 @@ class Adopted:
         self.pid = pid
         self.start_ticks = ticks
         self._loop = loop
-        self._status: int | None = None
+        self.status: int | None = None
+        """Its wait status, once it was seen."""
         self.exit_fd = _open(pid, ticks) if pidfd is None else pidfd
 
     def watch(self, exited: Callable[[], None]) -> None:
@@ -113,7 +114,7 @@ class Adopted:
 
         def once() -> None:
             self._loop.unwatch(self.exit_fd)
-            self._status = _status(self)
+            self.status = _status(self)
             exited()
 
         if self.exit_fd < 0:
@@ -153,9 +154,9 @@ class Adopted:
 
     def collect(self) -> Exit:
         """Return what is known of its end."""
-        if self._status is None and self.exit_fd >= 0:
-            self._status = _status(self)
-        return Exit(self._status)
+        if self.status is None and self.exit_fd >= 0:
+            self.status = _status(self)
+        return Exit(self.status)
 
     def close(self) -> None:
         """Watch it no longer."""

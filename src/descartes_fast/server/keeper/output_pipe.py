@@ -14,6 +14,7 @@ import errno
 import os
 import struct
 import sys
+from typing import Any
 
 from .system import punch_hole
 
@@ -100,6 +101,40 @@ class OutputPipe:
         self.start = _trimmed_to(self.path)
         self.end = max(os.fstat(self._file_fd).st_size, self.start)
         self._budget.kept_bytes += self.end - self.start
+
+    def saved(self) -> dict[str, Any]:
+        """Return everything, for :meth:`restored`."""
+        return {
+            "fd": self.fd,
+            "file_fd": self._file_fd,
+            "path": self.path,
+            "limit_bytes": self._limit,
+            "policy": "trim" if self._trims else "wait",
+            "start": self.start,
+            "end": self.end,
+            "released": self._released,
+            "refused": self._refused,
+        }
+
+    @classmethod
+    def restored(cls, saved: dict[str, Any], budget: Budget) -> OutputPipe:
+        """Return the stream that :meth:`saved` has described."""
+        pipe = cls(
+            saved["fd"],
+            saved["file_fd"],
+            saved["path"],
+            limit_bytes=saved["limit_bytes"],
+            policy=saved["policy"],
+            budget=budget,
+        )
+        pipe.start, pipe.end = saved["start"], saved["end"]
+        pipe._released = saved["released"]
+        pipe._refused = saved["refused"]
+        if pipe._file_fd < 0:
+            budget.streams.discard(pipe)
+        else:
+            budget.kept_bytes += pipe.end - pipe.start
+        return pipe
 
     def move(self) -> Outcome:
         """Move at most one chunk from the pipe to the file."""

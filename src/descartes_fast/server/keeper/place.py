@@ -30,7 +30,8 @@ class Place:
         self.listener = listener
         self.lock_fd = lock_fd
         self._socket_path = socket_path
-        self._ends_path = os.path.join(os.path.dirname(socket_path), "ends.json")
+        self.folder = os.path.dirname(socket_path)
+        self._ends_path = os.path.join(self.folder, "ends.json")
 
     @classmethod
     def take(cls, socket_path: str) -> Place:
@@ -71,7 +72,7 @@ class Place:
             file.flush()
             os.fsync(file.fileno())
         os.rename(new_path, self._ends_path)
-        folder = os.open(os.path.dirname(new_path), os.O_RDONLY | os.O_CLOEXEC)
+        folder = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         finally:

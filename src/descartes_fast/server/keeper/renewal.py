@@ -1,0 +1,189 @@
+"""A keeper that replaces its own code: its state goes through exec in a file without a name.
+
+The process stays the same, and with it its children, its lock, its listener and every
+pipe: the descriptors are left open through exec, and the state says which is which. Times
+are of the monotonic clock, which exec does not touch. The new code is tried before: one
+that does not start, or does not know this state, is refused while the old still runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .agent import Agent, Phase
+from .agents import Agents
+from .input_pipe import InputPipe
+from .leader import Adopted, Child, Leader
+from .loop import Loop
+from .output_pipe import Budget, OutputPipe
+from .protocol import Refusal
+
+__all__ = ["STATE_VERSION", "load_state", "renew", "restore_agents", "save_agents"]
+
+STATE_VERSION = 1
+
+_CHECK_SECS = 10.0
+_PLAIN = ("phase", "kill_at", "give_up_at", "was_asked", "abandoned", "ended_at_ns", "ended")
+
+
+def renew(argv: list[str], state: Mapping[str, Any], folder: str) -> None:
+    """Become ``argv``. Does not return; raises ``Refusal`` where it cannot be done."""
+    _check(argv)
+    state_fd = _nameless_file(folder)
+    inherited = [state_fd]
+    try:
+        _write_all(state_fd, json.dumps({"version": STATE_VERSION, **state}).encode())
+        inherited += _descriptors(state)
+        # No signal may find the new program without its handlers.
+        signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+        for fd in inherited:
+            os.set_inheritable(fd, True)
+        os.execv(argv[0], [*argv, "--resume", str(state_fd)])
+    except OSError as error:
+        for fd in inherited:
+            os.set_inheritable(fd, False)
+        os.close(state_fd)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        raise Refusal("unsupported", f"{argv[0]} cannot take over: {error}") from None
+
+
+def load_state(fd: int) -> dict[str, Any]:
+    """Return the state that :func:`renew` has left; its descriptors are closed on exec again."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    with open(fd, "rb") as file:
+        state: dict[str, Any] = json.loads(file.read())
+    if state["version"] != STATE_VERSION:
+        raise ValueError(f"a state of version {state['version']}")
+    for descriptor in _descriptors(state):
+        os.set_inheritable(descriptor, False)
+    return state
+
+
+def save_agents(agents: Agents) -> list[dict[str, Any]]:
+    """Return the state of all agents."""
+    return [_save_agent(agent) for agent in agents.known]
+
+
+def restore_agents(saved: list[dict[str, Any]], agents: Agents, loop: Loop) -> None:
+    """Go on with the agents that :func:`save_agents` has described."""
+    for one in saved:
+        agents.resume(_restore_agent(one, agents, loop))
+
+
+def _check(argv: list[str]) -> None:
+    try:
+        subprocess.run(
+            [*argv, "--check", str(STATE_VERSION)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            timeout=_CHECK_SECS,
+            check=True,
+        )
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
+        raise Refusal("unsupported", f"the new keeper cannot take over: {error}") from None
+
+
+def _nameless_file(folder: str) -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("keeper")
+    path = os.path.join(folder, f"keeper.{os.getpid()}.state")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    os.unlink(path)
+    return fd
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _descriptors(state: Any) -> Iterator[int]:
+    """Return every descriptor in a state: the values whose names end in ``fd``."""
+    if isinstance(state, dict):
+        for name, value in state.items():
+            if isinstance(value, (dict, list)):
+                yield from _descriptors(value)
+            elif name.endswith("fd") and value is not None and value >= 0:
+                yield value
+    elif isinstance(state, list):
+        for value in state:
+            yield from _descriptors(value)
+
+
+def _save_agent(agent: Agent) -> dict[str, Any]:
+    return {
+        **{name: getattr(agent, name) for name in _PLAIN},
+        "id": agent.id,
+        "phase": agent.phase.value,
+        "started_at_ns": agent.started_at_ns,
+        "leader": _save_leader(agent.leader),
+        "stdin": None if agent.stdin is None else _save_stdin(agent.stdin),
+        "stdout": _save_output(agent.stdout),
+        "stderr": _save_output(agent.stderr),
+        "unfinished": [pipe.path for pipe in agent.unfinished],
+    }
+
+
+def _restore_agent(saved: dict[str, Any], agents: Agents, loop: Loop) -> Agent:
+    agent = Agent(
+        saved["id"],
+        _restore_leader(saved["leader"], agents, loop),
+        saved["started_at_ns"],
+        None if saved["stdin"] is None else _restore_stdin(saved["stdin"], loop),
+        _restore_output(saved["stdout"], agents.budget),
+        _restore_output(saved["stderr"], agents.budget),
+    )
+    for name in _PLAIN:
+        setattr(agent, name, saved[name])
+    agent.phase = Phase(saved["phase"])
+    agent.unfinished = {pipe for pipe in agent.outputs if pipe.path in saved["unfinished"]}
+    return agent
+
+
+def _save_leader(leader: Leader) -> dict[str, Any]:
+    saved = {"pid": leader.pid, "start_ticks": leader.start_ticks}
+    if isinstance(leader, Adopted):
+        return {**saved, "adopted_fd": leader.exit_fd, "status": leader.status}
+    return saved
+
+
+def _restore_leader(saved: dict[str, Any], agents: Agents, loop: Loop) -> Leader:
+    pid, ticks = saved["pid"], saved["start_ticks"]
+    if "adopted_fd" not in saved:
+        return Child(agents.endings.exits, pid, ticks)
+    leader = Adopted(loop, pid, ticks, saved["adopted_fd"])
+    leader.status = saved["status"]
+    return leader
+
+
+def _save_stdin(pipe: InputPipe) -> dict[str, Any]:
+    fd, data, closing = pipe.saved()
+    return {"fd": fd, "data": _text(data), "closing": closing}
+
+
+def _restore_stdin(saved: dict[str, Any], loop: Loop) -> InputPipe:
+    return InputPipe.restored(loop, saved["fd"], _bytes(saved["data"]), saved["closing"])
+
+
+def _save_output(pipe: OutputPipe) -> dict[str, Any]:
+    saved = pipe.saved()
+    return {**saved, "refused": _text(saved["refused"])}
+
+
+def _restore_output(saved: dict[str, Any], budget: Budget) -> OutputPipe:
+    return OutputPipe.restored({**saved, "refused": _bytes(saved["refused"])}, budget)
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text)
