@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from uuid import UUID
 
+from .descriptors import is_one_of_the_last
 from .keeper.passing import close_all
 
 __all__ = ["DESCRIPTORS_PER_AGENT", "PipeEnds"]
@@ -32,10 +33,12 @@ class PipeEnds:
         """Hold an agent's descriptors instead of those held before.
 
         ``None``, or no names: they were lost or could not be made, as none was free at one of the
-        two ends; the agent is :attr:`missing` then.
+        two ends; the agent is :attr:`missing` then. So it is if they are the last that this process
+        may have: it needs those to do its work.
         """
         self.drop(agent_id)
-        if descriptors is None or not names:
+        if descriptors is None or not names or any(map(is_one_of_the_last, descriptors)):
+            close_all(descriptors or ())
             self._missing.add(agent_id)
         else:
             self._held[agent_id] = dict(zip(names, descriptors, strict=True))
