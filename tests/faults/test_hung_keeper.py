@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from descartes_fast import AgentConfig, AgentStatus, connect
 from descartes_fast.testing import descartes_server
 from faults.keeper_process import keeper_pid
 from faults.processes import children_of
+from faults.restarts import restartable_server
 from faults.server_process import server_process
 from raw_peers import peer
 
@@ -65,6 +67,25 @@ async def test_hung_keeper_without_agents_does_not_hold_up_the_end() -> None:
         began = time.monotonic()
         await server.aclose()
         assert time.monotonic() - began < 8
+
+
+@pytest.mark.leaves_orphans
+async def test_hung_keeper_is_replaced_by_the_next_server_which_adopts_its_agents() -> None:
+    with restartable_server() as server:
+        async with connect(server.endpoint, request_timeout_secs=30) as client:
+            config = AgentConfig(model_backend="sh", task="exec sleep 300")
+            agent = await client.spawn_remote(config)
+            server.kill()
+            hung = server.keeper_pid()
+            assert hung is not None
+            os.kill(hung, signal.SIGSTOP)
+            await asyncio.to_thread(server.start)
+            assert not runs(hung)
+            assert server.keeper_pid() not in (hung, None)
+            assert await client.get_agent_status(agent) is AgentStatus.RUNNING
+            await client.kill_agent(agent)
+            end = await client.wait_agent(agent, timeout_secs=10)
+            assert end.status is AgentStatus.TERMINATED
 
 
 @pytest.mark.leaves_orphans

@@ -219,6 +219,18 @@ async def test_spawns_are_refused_until_there_is_a_new_keeper_and_health_says_so
     assert (await end_of(client, await spawn(client, "exit 4"))).exit_code == 4
 
 
+async def test_keeper_that_is_told_to_end_ends_its_agents_and_is_replaced(
+    client: ZmqClient,
+) -> None:
+    agent = await spawn(client, "exec sleep 60")
+    before = keeper_pid()
+    os.kill(before, signal.SIGTERM)
+    end = await end_of(client, agent)
+    assert (end.status, end.signal) == (AgentStatus.FAILED, signal.SIGTERM)
+    await until_replaced(client, before)
+    assert (await end_of(client, await spawn(client, "exit 4"))).exit_code == 4
+
+
 async def test_keeper_that_cannot_be_replaced_ends_the_agents(
     client: ZmqClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,7 +124,7 @@ async def assemble(
         keep=journal.keeps,
         agent_nofile=agent_nofile,
     )
-    stack.push_async_callback(_let_go, keeper, config, state_dir)
+    stack.push_async_callback(_let_go, keeper, registry, config, state_dir)
     reserves = Reserves(config, state_dir.path, registry.output_bytes, lambda: registry.alive_count)
     health = Health(keeper, reserves, accepting=lambda: dispatcher.accepting)
     loss = KeeperLoss(
@@ -225,9 +225,11 @@ async def _recover(recovery: Recovery, keeper_news: KeeperNews, spawner: Spawner
     spawner.recovered(recovery.registry.listed(None, None))
 
 
-async def _let_go(keeper: KeeperLink, config: ZmqServerConfig, state_dir: StateDir) -> None:
+async def _let_go(
+    keeper: KeeperLink, registry: Registry, config: ZmqServerConfig, state_dir: StateDir
+) -> None:
     """Leave the keeper and its agents to the next server, or end both."""
-    if config.keep_agents:
+    if config.keep_agents and registry.alive_count:
         keeper.detach()
     else:
         await keeper.aclose()
