@@ -31,6 +31,7 @@ _SYNCS_BEFORE_REOPENING = 4
 # When another server takes the place of the old one this feed may be connected to it before
 # the command connection is, which is there this long after its last attempt.
 _CONNECTING_SECS = 1.0
+_LISTENING_LIMIT = 10_000
 
 
 class Listener(Protocol):
@@ -72,6 +73,8 @@ class Feed:
         self._loop = asyncio.get_running_loop()
         self._link: Link | None = None
         self._listeners: dict[bytes, list[Listener]] = {}
+        self._listening: dict[bytes, tuple[Listener, ...]] = {}
+        """Who listens to a topic as it is published, worked out once."""
         self._syncs: dict[bytes, asyncio.Future[None]] = {}
         self._check: asyncio.Task[None] | None = None
         self._closed = False
@@ -83,6 +86,7 @@ class Feed:
 
     def listen(self, topics: Iterable[bytes], listener: Listener) -> None:
         """Tell ``listener`` what is published under these topics, once the feed is open."""
+        self._listening.clear()
         for topic in topics:
             known = self._listeners.setdefault(topic, [])
             if not known:
@@ -91,6 +95,7 @@ class Feed:
 
     def leave(self, topics: Iterable[bytes], listener: Listener) -> None:
         """Take back a ``listen``."""
+        self._listening.clear()
         for topic in topics:
             known = self._listeners.get(topic, [])
             if listener in known:
@@ -254,12 +259,17 @@ class Feed:
 
     def _receive(self, frames: list[bytes]) -> None:
         topic, separator, body = frames[0].partition(b"\0")
-        if not separator:
-            self.broken_messages += 1
-        elif topic.startswith(_SYNC_PREFIX):
-            self._echoed(topic, body.decode(errors="replace"))
-        elif not self._foreign:
-            self._publish(topic, body)
+        listeners = self._listening.get(topic)
+        if listeners is None:
+            if not separator:
+                self.broken_messages += 1
+                return
+            if topic.startswith(_SYNC_PREFIX):
+                self._echoed(topic, body.decode(errors="replace"))
+                return
+            listeners = self._find_listeners(topic)
+        if listeners and not self._foreign:
+            self._publish(listeners, body)
 
     def _echoed(self, topic: bytes, server_id: str) -> None:
         """An echo tells who sent it (or nothing); another server's is no answer."""
@@ -275,21 +285,25 @@ class Feed:
         if self._failing:
             self._rejoined()
 
-    def _publish(self, topic: bytes, body: bytes) -> None:
-        everybody = [
+    def _find_listeners(self, topic: bytes) -> tuple[Listener, ...]:
+        found = tuple(
             listener
             for key in (topic, topic[:1], topic[: len(STATUS_PREFIX)])
             for listener in self._listeners.get(key, ())
-        ]
-        if not everybody:
-            return
+        )
+        if len(self._listening) >= _LISTENING_LIMIT:
+            self._listening.clear()
+        self._listening[topic] = found
+        return found
+
+    def _publish(self, listeners: tuple[Listener, ...], body: bytes) -> None:
         try:
             message = deserialize_zmq_message(body)
         except ProtocolError:
             self.broken_messages += 1
             return
-        if not isinstance(message, (LogStreamMessage, StatusUpdate)):
+        if not isinstance(message, (StatusUpdate, LogStreamMessage)):
             self.broken_messages += 1
             return
-        for listener in everybody:
+        for listener in listeners:
             listener.published(message)

@@ -159,16 +159,29 @@ class StatusSubscription(Subscription[StatusUpdate]):
         self._told(update)
 
     def _deliver(self, update: StatusUpdate) -> None:
-        seq = _seq(update)
-        if seq is not None and seq <= self._last_seq.get(update.agent_id, 0):
+        if self._last_seq and not self._is_news(update):
             return
         self._put(update)
         self._told(update)
 
+    def _is_news(self, update: StatusUpdate) -> bool:
+        """Whether an update is not in the snapshot already; what follows one that is, is too."""
+        known = self._last_seq.get(update.agent_id)
+        if known is None:
+            return True
+        seq = _seq(update)
+        if seq is None:
+            return True
+        if seq <= known:
+            return False
+        del self._last_seq[update.agent_id]
+        return True
+
     def _told(self, update: StatusUpdate) -> None:
-        if update.status is None:
+        status = update.status
+        if status is None:
             return
-        if not update.status.is_terminal:
+        if not status.is_terminal:
             self._active.add(update.agent_id)
             return
         self._active.discard(update.agent_id)

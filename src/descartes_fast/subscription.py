@@ -49,9 +49,9 @@ class Subscription(Generic[T]):
                 self._waiters.discard(waiter)
         entry = self._entries.popleft()
         self._taken(entry)
-        if entry is self._untaken:
-            self._untaken = None
         if isinstance(entry, Exception):
+            if entry is self._untaken:
+                self._untaken = None
             raise entry
         return entry
 
@@ -87,10 +87,12 @@ class Subscription(Generic[T]):
         """
         if self._ended:
             return
-        if not isinstance(entry, Exception) and len(self._entries) >= self._limit:
+        entries = self._entries
+        if len(entries) >= self._limit and not isinstance(entry, Exception):
             self._push_out()
-        self._entries.append(entry)
-        self._wake()
+        entries.append(entry)
+        if self._waiters:
+            self._wake()
 
     def _push_out(self) -> None:
         for position, entry in enumerate(self._entries):
