@@ -218,6 +218,23 @@ async def test_follower_of_an_agent_that_ends_while_there_is_no_server_gets_all(
         assert (await waiting).exit_code == 6
 
 
+async def test_follower_gets_what_was_written_while_there_was_no_server() -> None:
+    async with restartable() as (server, client):
+        agent = await spawn(client, "echo before; sleep 0.5; echo after; read go")
+        async with await client.stream_agent_logs(agent, from_offset=0) as logs:
+            found = (await anext(logs)).data
+            server.kill()
+            output = server.state / "agents" / str(agent.id) / "stdout"
+            async with asyncio.timeout(5):
+                while b"after" not in output.read_bytes():
+                    await asyncio.sleep(0.01)
+            await asyncio.to_thread(server.start)
+            async with asyncio.timeout(20):
+                while found != b"before\nafter\n":
+                    found += (await anext(logs)).data
+        await client.kill_agent(agent)
+
+
 async def test_agents_run_on_while_a_server_that_keeps_them_is_stopped_and_started() -> None:
     async with restartable("keep_agents = true") as (server, client):
         agent = await spawn(client, "read word; echo $word; exit 4")

@@ -226,6 +226,10 @@ class Agent:
     def output_grew(self, event: OutputGrew) -> None:
         """The keeper has written more output to the files, or trimmed them."""
         self.measure(event)
+        self.tell_output()
+
+    def tell_output(self) -> None:
+        """Tell whoever waits for output, or publishes it, how much there is."""
         self._wake()
         self._observer.output_grew(self)
 

@@ -83,6 +83,8 @@ class KeeperLoss:
             self._keeper.resume()
             for end in ends:
                 self._on_ended(end)
+            for agent in self._registry.alive():
+                agent.tell_output()  # what the lost one has moved and not told
             return
         self._keeper.give_up(f"{reason}; it was lost too often to be replaced again")
 
