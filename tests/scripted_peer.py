@@ -87,6 +87,7 @@ class ScriptedPeer:
     ) -> None:
         self.features = features
         self.server_id = server_id
+        self.journal_id = "first"
         self.version = version
         self.announced_host = announced_host
         self.announced = ""
@@ -253,7 +254,11 @@ class ScriptedPeer:
     def answer(self, request: Any) -> Answer:
         """Answer as a well-behaved server would."""
         if isinstance(request, HealthCheckRequest):
-            metadata = {"server_id": self.server_id, "pub_endpoint": self.pub_endpoint}
+            metadata = {
+                "server_id": self.server_id,
+                "journal_id": self.journal_id,
+                "pub_endpoint": self.pub_endpoint,
+            }
             if self.features is not None:
                 metadata["features"] = self.features
             return HealthCheckResponse(

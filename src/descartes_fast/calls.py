@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .errors import UsageError
+from .profile import RequestMemory
 
 __all__ = ["Call", "PendingCalls", "checked_timeout"]
 
@@ -51,8 +52,8 @@ class Call:
         self.timeout_secs = timeout_secs
         self.deadline = deadline
         self.repeatable = repeatable
-        self.sent_to: str | None = None
-        """The ``server_id`` it was sent to; ``None`` while it waits to be sent."""
+        self.sent_to: RequestMemory | None = None
+        """Who knows it by now; ``None`` while it waits to be sent."""
 
     @property
     def in_doubt(self) -> bool:

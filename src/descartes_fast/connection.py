@@ -36,12 +36,13 @@ from .errors import (
     from_wire,
 )
 from .link import Link, descriptors_left
-from .profile import ServerProfile, refusal
+from .profile import RequestMemory, ServerProfile, refusal
 
 __all__ = ["Connection"]
 
 # A health check that gets no answer on a new connection is sent again after this long.
 _PROBE_TIMEOUT_SECS = 2.0
+_NOBODYS: RequestMemory = (None, None)
 _IN_DOUBT = "; the request may have been carried out"
 
 _SUCCEEDED = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
@@ -288,20 +289,20 @@ class Connection:
         if probe is not None and probe.sent_to is None:
             if not self._link.channel.send((b"", probe.body)):
                 return
-            probe.sent_to = ""
+            probe.sent_to = _NOBODYS
         if not self._ready:
             return
-        unsent, send, server_id = self._unsent, self._link.channel.send, self._server_id()
+        unsent, send, memory = self._unsent, self._link.channel.send, self._request_memory()
         while unsent:
             call = unsent[0]
             if not call.future.done():
                 if not send((b"", call.body)):
                     return
-                call.sent_to = server_id
+                call.sent_to = memory
             unsent.popleft()
 
-    def _server_id(self) -> str:
-        return (self.profile.server_id if self.profile is not None else None) or ""
+    def _request_memory(self) -> RequestMemory:
+        return _NOBODYS if self.profile is None else self.profile.request_memory
 
     def _receive(self, frames: list[bytes]) -> None:
         body = frames[1] if len(frames) > 1 and not frames[0] else frames[0]
@@ -369,8 +370,8 @@ class Connection:
         self._failure = None
         self._stop_grace()
         for call in self._unsent:
-            same_server = profile.idempotent and call.sent_to == self._server_id()
-            if call.sent_to is not None and not call.repeatable and not same_server:
+            is_known = profile.idempotent and call.sent_to == profile.request_memory
+            if call.sent_to is not None and not call.repeatable and not is_known:
                 self._calls.fail(call, self._broke())
         self._ready = True
         self._send_unsent()

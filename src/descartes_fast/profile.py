@@ -8,7 +8,10 @@ from typing import Self
 from ._core import ZMQ_PROTOCOL_VERSION, HealthCheckResponse
 from .errors import CommunicationError, DescartesError, ProtocolError, Unsupported
 
-__all__ = ["ServerProfile", "publishing_endpoint", "refusal"]
+__all__ = ["RequestMemory", "ServerProfile", "publishing_endpoint", "refusal"]
+
+RequestMemory = tuple[str | None, str | None]
+"""What remembers requests: a server's ``server_id`` and its ``journal_id``."""
 
 _WILDCARD_HOSTS = frozenset({"0.0.0.0", "*", "::", "[::]"})
 
@@ -23,6 +26,7 @@ class ServerProfile:
     """
 
     server_id: str | None
+    journal_id: str | None
     features: frozenset[str]
     pub_endpoint: str | None
 
@@ -38,6 +42,7 @@ class ServerProfile:
         words = (word.strip() for word in metadata.get("features", "").split(","))
         return cls(
             server_id=metadata.get("server_id"),
+            journal_id=metadata.get("journal_id"),
             features=frozenset(word for word in words if word),
             pub_endpoint=pub_endpoint,
         )
@@ -46,6 +51,11 @@ class ServerProfile:
     def idempotent(self) -> bool:
         """Whether a mutation may be sent again under the same request id."""
         return "idempotent" in self.features
+
+    @property
+    def request_memory(self) -> RequestMemory:
+        """Which memory of requests it has: a server that lost its own does not know a repeat."""
+        return self.server_id, self.journal_id
 
     @property
     def offsets(self) -> bool:

@@ -201,7 +201,8 @@ async def test_mutation_in_flight_is_repeated_only_where_that_is_safe(
                 assert peer.count(SpawnRequest) == 1
 
 
-async def test_mutation_in_flight_is_not_repeated_to_another_server() -> None:
+@pytest.mark.parametrize("changed", ["server_id", "journal_id"])
+async def test_mutation_in_flight_is_not_repeated_to_who_does_not_know_it(changed: str) -> None:
     with ScriptedPeer() as peer:
         async with connect(peer.endpoint, **settings()) as client:
             peer.handler = lambda request: (
@@ -210,7 +211,7 @@ async def test_mutation_in_flight_is_not_repeated_to_another_server() -> None:
             call = asyncio.ensure_future(client.spawn_remote(AgentConfig(name="once")))
             await until(lambda: peer.count(SpawnRequest) == 1)
             peer.handler = lambda request: NotImplemented
-            peer.server_id = "another"
+            setattr(peer, changed, "another")
             peer.vanish()
             with pytest.raises(CommunicationError, match="may have been carried out"):
                 await call

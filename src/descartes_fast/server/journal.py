@@ -29,6 +29,9 @@ __all__ = ["AgentRecord", "Journal", "NoJournal"]
 _log = logging.getLogger(__name__)
 
 _RETRY_SECS = 1.0
+_CHECKPOINT_COMMITS = 1000
+_MOST_LOG_PAGES = 4096
+"""16 MiB of write-ahead log: where commits never pause, they are held while it begins anew."""
 
 
 class NoJournal:
@@ -109,6 +112,9 @@ class Journal(NoJournal):
         self._is_pending = False
         self._callbacks: list[Callable[[], None]] = []
         self._next: asyncio.Handle | None = None
+        self._commits = 0
+        self._checkpointing: asyncio.Task[None] | None = None
+        self._is_held = False
         self._closed = False
 
     @classmethod
@@ -163,7 +169,7 @@ class Journal(NoJournal):
         self._recorded()
 
     def forget_replies(self, memory: str, before: int) -> None:
-        self._pending.forgotten[memory] = before
+        self._pending.forget(memory, before)
         self._recorded()
 
     def then(self, callback: Callable[[], None]) -> None:
@@ -185,6 +191,8 @@ class Journal(NoJournal):
             self._closed = True
             if self._next is not None:
                 self._next.cancel()
+            if self._checkpointing is not None:
+                await asyncio.wait({self._checkpointing})
             if self._is_pending:
                 self._commit()
             if self.trouble is not None:
@@ -197,21 +205,49 @@ class Journal(NoJournal):
             self._next = asyncio.get_running_loop().call_soon(self._commit)
 
     def _commit(self) -> None:
+        self._next = None
+        if self._is_held:
+            return
         changes, self._pending = self._pending, Changes()
         callbacks, self._callbacks = self._callbacks, []
         self._is_pending = False
         try:
             self._store.write(changes)
-        except sqlite3.Error as error:
+        except Exception as error:
             self._fail(changes, error)
         else:
             self.trouble = None
+            self._commits += 1
+            if self._commits >= _CHECKPOINT_COMMITS and self._checkpointing is None:
+                self._commits = 0
+                self._start_checkpoint()
         for callback in callbacks:
             callback()
 
-    def _fail(self, changes: Changes, error: sqlite3.Error) -> None:
+    def _start_checkpoint(self) -> None:
+        if not self._closed:
+            loop = asyncio.get_running_loop()
+            self._checkpointing = loop.create_task(self._checkpoint(), name="journal-checkpoint")
+
+    async def _checkpoint(self) -> None:
+        """Write the log into the database, in a thread; commits wait for the end of a long one."""
+        checkpoint = self._store.checkpoint
+        try:
+            if await asyncio.to_thread(checkpoint, restart=False) > _MOST_LOG_PAGES:
+                self._is_held = True
+                await asyncio.to_thread(checkpoint, restart=True)
+        except sqlite3.Error as error:
+            _log.error("the journal's log stays as it is, %s", error)  # the next one may do better
+        finally:
+            self._checkpointing = None
+            self._is_held = False
+            if self._is_pending and self._next is None:
+                self._commit()
+
+    def _fail(self, changes: Changes, error: Exception) -> None:
         if self.trouble is None:
-            _log.error("the journal cannot be written: %s", error)
+            expected = isinstance(error, sqlite3.Error)
+            _log.error("the journal cannot be written: %s", error, exc_info=not expected)
         self.trouble = f"the journal cannot be written: {error}"
         self._pending = changes
         self._is_pending = True

@@ -13,7 +13,7 @@ Reply = tuple[int, str, bytes]
 
 
 class Changes:
-    """A group: written in one transaction, or kept and merged into the next one."""
+    """A group, to be written in one transaction."""
 
     __slots__ = ("agents", "begun", "cursors", "forgotten", "replies", "withdrawn")
 
@@ -41,20 +41,10 @@ class Changes:
         if self.begun.pop(number, None) is None:
             self.withdrawn.add(number)
 
-    def overlay(self, later: Changes) -> None:
-        """Add what was recorded after these changes, which could not be written."""
-        for agent_id, record in later.agents.items():
-            self.save_agent(agent_id, record)
-        self.cursors.update(later.cursors)
-        for memory, replies in later.replies.items():
-            self.replies.setdefault(memory, []).extend(replies)
-        self.begun.update(later.begun)
-        for number in later.withdrawn:
-            self.withdraw(number)
-        self.forgotten.update(later.forgotten)
-        for memory, before in self.forgotten.items():
-            kept = [reply for reply in self.replies.get(memory, ()) if reply[0] >= before]
-            if kept:
-                self.replies[memory] = kept
-            else:
-                self.replies.pop(memory, None)
+    def forget(self, memory: str, before: int) -> None:
+        self.forgotten[memory] = before
+        replies = self.replies.get(memory)
+        if replies is not None and replies[0][0] < before:  # they could not be written for a while
+            replies[:] = [reply for reply in replies if reply[0] >= before]
+            if not replies:
+                del self.replies[memory]

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from ..errors import UsageError
 
-__all__ = ["STEPS", "open_database"]
+__all__ = ["STEPS", "broken", "open_database"]
+
+_BUSY_SECS = 0.1  # the journal is one server's; whoever else writes to it holds that server up
 
 Step = Callable[[sqlite3.Connection], None]
 
@@ -28,7 +30,9 @@ def open_database(path: Path, steps: Sequence[Step] | None = None) -> sqlite3.Co
     steps = STEPS if steps is None else steps
     try:
         _make_private(path)
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            path, timeout=_BUSY_SECS, isolation_level=None, check_same_thread=False
+        )
     except (OSError, sqlite3.Error) as error:
         raise UsageError(f"the journal {path} cannot be opened: {error}") from None
     try:

@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ class JournalStore:
 
     def __init__(self, path: Path) -> None:
         self._connection = open_database(path)
+        # Beside the other: a checkpoint in a thread holds up no commit.
+        self._checkpoints = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             meta = dict(self._connection.execute("SELECT name, value FROM meta"))
             self.journal_id: str = meta["journal_id"]
@@ -53,7 +55,7 @@ class JournalStore:
             self.agents = self._load_agents()
             self.replies = self._load_replies()
         except (sqlite3.Error, KeyError, ValueError, TypeError) as error:
-            self._connection.close()
+            self.close()
             raise broken(path, error) from None
 
     def _load_agents(self) -> list[AgentRecord]:
@@ -124,11 +126,25 @@ class JournalStore:
         if changes.forgotten:
             yield _FORGET, list(changes.forgotten.items())
 
+    def checkpoint(self, *, restart: bool) -> int:
+        """Bring what was committed into the database proper, in any thread.
+
+        With ``restart`` no commit may be going on; the log begins anew then, which it else does
+        only when a commit finds all of it checkpointed. Returns how many pages are in the log.
+        """
+        mode = "RESTART" if restart else "PASSIVE"
+        _, pages, _ = self._checkpoints.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        return int(pages)
+
     def close(self) -> None:
         """Close the database; twice is fine."""
         with contextlib.suppress(sqlite3.Error):
+            self._checkpoints.close()
             self._connection.close()
 
 
 def _row(record: AgentRecord) -> tuple[Any, ...]:
+    if record.message is not None:  # may quote a file name that is not UTF-8
+        words = record.message.encode("utf-8", "backslashreplace").decode()
+        record = replace(record, message=words)
     return (record.id.bytes, msgpack.packb(record.metadata), *_plain_values(record))

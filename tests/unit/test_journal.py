@@ -1,0 +1,371 @@
+"""The journal: what was committed is there, whole groups only, and no file is thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from descartes_fast import AgentConfig
+from descartes_fast.errors import ServerBusy, UsageError
+from descartes_fast.server import journal as journal_module
+from descartes_fast.server.journal import Journal, NoJournal
+from descartes_fast.server.journal_records import AgentRecord, stored_config
+from descartes_fast.server.journal_schema import STEPS, open_database
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.sqlite"
+
+
+@pytest.fixture
+async def journal(path: Path) -> AsyncIterator[Journal]:
+    journal = Journal.open(path)
+    yield journal
+    await journal.aclose()
+
+
+def record(**fields: Any) -> AgentRecord:
+    values: dict[str, Any] = {
+        "id": uuid4(),
+        "name": "a name",
+        "model_backend": "sh",
+        "task": "a task",
+        "pause_policy": "forced",
+        "status": "running",
+        "seq": 2,
+        "started_at_ns": 1,
+        "output_limit_bytes": 1000,
+        "output_policy": "trim",
+    }
+    return AgentRecord(**{**values, **fields})
+
+
+async def reopened(journal: Journal, path: Path) -> Journal:
+    await journal.aclose()
+    return Journal.open(path)
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not happened():  # noqa: ASYNC110, RUF100 - nothing tells of it
+            await asyncio.sleep(0.005)
+
+
+def stored_replies(journal: Journal) -> dict[str, bytes | None]:
+    return {saved.key: saved.reply for saved in journal.replies()}
+
+
+# -- what is kept ------------------------------------------------------------------------
+
+
+async def test_every_field_of_an_agent_is_kept(journal: Journal, path: Path) -> None:
+    values: dict[str, Any] = {}
+    for number, field in enumerate(dataclasses.fields(AgentRecord)):
+        kinds = {"str": f"text {number}", "int": number, "float": number / 2, "bool": True}
+        values[field.name] = kinds.get(str(field.type).split(" ")[0])
+    values |= {"id": uuid4(), "metadata": {"key": "value"}, "config": b"\x00\xff"}
+    assert None not in values.values()
+    saved = AgentRecord(**values)
+    journal.save_agent(saved)
+    again = await reopened(journal, path)
+    assert again.agents() == [saved]
+    assert again.agents() == []  # they are told once
+    await again.aclose()
+
+
+async def test_journal_keeps_its_identity_and_another_has_its_own(
+    journal: Journal, path: Path, tmp_path: Path
+) -> None:
+    again = await reopened(journal, path)
+    other = Journal.open(tmp_path / "other.sqlite")
+    assert (again.journal_id, again.instance) == (journal.journal_id, journal.instance)
+    assert other.journal_id != journal.journal_id
+    assert other.instance != journal.instance
+    assert len(journal.instance) == 16
+    await again.aclose()
+    await other.aclose()
+
+
+async def test_last_record_and_last_cursor_count(journal: Journal, path: Path) -> None:
+    first = record()
+    journal.save_agent(first)
+    journal.save_cursor(first.id, "stdout", 5)
+    await journal.committed()
+    journal.save_cursor(first.id, "stdout", 7)
+    journal.save_cursor(first.id, "stderr", 9)
+    journal.save_agent(dataclasses.replace(first, seq=3, stdout_cursor=8, stderr_cursor=9))
+    journal.save_cursor(first.id, "stdout", 10)
+    again = await reopened(journal, path)
+    (found,) = again.agents()
+    assert (found.seq, found.stdout_cursor, found.stderr_cursor) == (3, 10, 9)
+    await again.aclose()
+
+
+@pytest.mark.parametrize("commit_between", [False, True])
+async def test_removed_agent_is_gone(journal: Journal, path: Path, commit_between: bool) -> None:
+    one, two = record(), record()
+    journal.save_agent(one)
+    journal.save_agent(two)
+    if commit_between:
+        await journal.committed()
+    journal.remove_agent(one.id)
+    again = await reopened(journal, path)
+    assert [found.id for found in again.agents()] == [two.id]
+    await again.aclose()
+
+
+@pytest.mark.parametrize("commit_between", [False, True])
+async def test_request_that_was_begun_is_known_until_it_is_over(
+    journal: Journal, path: Path, commit_between: bool
+) -> None:
+    over = journal.begin("actions", "over")
+    journal.begin("actions", "not over")
+    if commit_between:
+        await journal.committed()
+    journal.withdraw(over)
+    journal.save_reply("actions", "over", b"reply")
+    again = await reopened(journal, path)
+    assert stored_replies(again) == {"over": b"reply", "not over": None}
+    await again.aclose()
+
+
+async def test_replies_of_one_memory_are_forgotten_by_number(journal: Journal, path: Path) -> None:
+    journal.save_reply("changes", "old", b"1")
+    await journal.committed()
+    journal.save_reply("reads", "other", b"2")
+    number = journal.save_reply("changes", "new", b"3")
+    journal.forget_replies("changes", number)
+    again = await reopened(journal, path)
+    assert stored_replies(again) == {"other": b"2", "new": b"3"}
+    assert again.save_reply("changes", "newest", b"4") > number
+    await again.aclose()
+
+
+async def test_callbacks_come_in_order_after_the_commit(journal: Journal, path: Path) -> None:
+    called: list[str] = []
+    journal.then(lambda: called.append("nothing to wait for"))
+    assert called == ["nothing to wait for"]
+    journal.save_reply("changes", "key", b"reply")
+    journal.then(lambda: called.append("one"))
+    journal.then(lambda: called.append("two"))
+    assert len(called) == 1
+    await journal.committed()
+    assert called[1:] == ["one", "two"]
+    with sqlite3.connect(path) as looking:
+        assert looking.execute("SELECT count(*) FROM replies").fetchone() == (1,)
+    looking.close()
+
+
+async def test_no_journal_waits_for_nothing() -> None:
+    journal = NoJournal()
+    journal.save_reply("changes", "key", b"reply")
+    called: list[int] = []
+    journal.then(lambda: called.append(1))
+    await journal.committed()
+    assert called == [1]
+    assert journal.replies() == journal.agents() == []
+
+
+def test_values_of_the_environment_are_stored_only_if_told() -> None:
+    config = AgentConfig(
+        name="n", environment={"KEY": "secret-value"}, task="the task", system_prompt="x" * 100_000
+    )
+    assert b"secret-value" not in stored_config(config, with_environment=False)
+    assert b"KEY" in stored_config(config, with_environment=False)
+    assert b"secret-value" in stored_config(config, with_environment=True)
+    assert len(stored_config(config, with_environment=True)) < 10_000
+    assert b"the task" not in stored_config(config, with_environment=True)
+
+
+# -- its file ----------------------------------------------------------------------------
+
+
+async def test_files_are_for_their_user_only(journal: Journal, path: Path) -> None:
+    journal.save_agent(record())
+    await journal.committed()
+    files = list(path.parent.iterdir())
+    assert len(files) == 3
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
+def test_link_is_refused(path: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.touch()
+    path.symlink_to(target)
+    with pytest.raises(UsageError, match="cannot be opened"):
+        Journal.open(path)
+
+
+async def test_database_of_an_older_version_takes_the_missing_steps(path: Path) -> None:
+    journal = Journal.open(path)
+    saved = record()
+    journal.save_agent(saved)
+    await journal.aclose()
+
+    def add_column(connection: sqlite3.Connection) -> None:
+        connection.execute("ALTER TABLE agents ADD COLUMN colour TEXT DEFAULT 'red'")
+
+    for _ in range(2):  # the second time there is nothing to do
+        connection = open_database(path, (*STEPS, add_column))
+        assert connection.execute("SELECT name, colour FROM agents").fetchall() == [
+            ("a name", "red")
+        ]
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(STEPS) + 1,)
+        connection.close()
+
+
+def test_step_that_fails_leaves_the_version_before_it(path: Path) -> None:
+    open_database(path).close()
+
+    def failing(connection: sqlite3.Connection) -> None:
+        connection.execute("CREATE TABLE half (a)")
+        connection.execute("nonsense")
+
+    with pytest.raises(UsageError, match="cannot be read"):
+        open_database(path, (*STEPS, failing))
+    connection = open_database(path)
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    connection.close()
+    assert "half" not in tables
+
+
+def test_database_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
+    open_database(path, (*STEPS, lambda connection: None)).close()
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="newer version"):
+        Journal.open(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [b"no database at all" * 100, None])
+async def test_broken_file_is_refused_and_left_alone(path: Path, damage: bytes | None) -> None:
+    journal = Journal.open(path)
+    for _ in range(100):
+        journal.save_agent(record(task="x" * 4000))
+    await journal.aclose()
+    check_broken_file(path, damage)
+
+
+def check_broken_file(path: Path, damage: bytes | None) -> None:
+    whole = path.read_bytes()
+    broken = damage or whole[:8192] + os.urandom(len(whole) - 8192)
+    path.write_bytes(broken)
+    with pytest.raises(UsageError, match=r"cannot be read.*move it away"):
+        Journal.open(path)
+    assert path.read_bytes() == broken
+
+
+# -- crashes and full disks --------------------------------------------------------------
+
+_WRITER = """
+import asyncio, sys
+from pathlib import Path
+from descartes_fast.server.journal import Journal
+
+async def main():
+    journal = Journal.open(Path(sys.argv[1]))
+    number = int(sys.argv[2])
+    while True:
+        for _ in range(number % 7 + 1):  # a group: all of these or none
+            number += 1
+            journal.save_reply("changes", str(number), b"x" * (number % 2000))
+        await journal.committed()
+        sys.stdout.write(f"{number}\\n")
+        sys.stdout.flush()
+
+asyncio.run(main())
+"""
+
+
+def killed_writer(path: Path, most: int, groups: int) -> int:
+    """Let a process commit some groups and kill it; return the last number it said is there."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(path), str(most)], stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        said = b"".join(writer.stdout.readline() for _ in range(groups))
+        writer.send_signal(signal.SIGKILL)
+        said += writer.stdout.read()
+    return int(said.decode().split("\n")[:-1][-1])  # of the last line there may be half
+
+
+async def test_what_was_committed_survives_any_number_of_kills(path: Path) -> None:
+    most = 0
+    for number in range(12):
+        acknowledged = killed_writer(path, most, 1 + number * 20)
+        journal = Journal.open(path)
+        found = {int(key) for key in stored_replies(journal)}
+        await journal.aclose()
+        most = max(found)
+        assert found == set(range(1, most + 1))
+        # What was said is there, and at most the group after it: all of that or nothing.
+        assert most in (acknowledged, acknowledged + acknowledged % 7 + 1)
+
+
+async def test_refusing_disk_is_told_and_what_was_recorded_is_written_later(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_RETRY_SECS", 0.01)
+    database = journal._store._connection
+    (pages,) = database.execute("PRAGMA page_count").fetchone()
+    database.execute(f"PRAGMA max_page_count={pages}")
+    journal.save_reply("changes", "large", b"x" * 100_000)
+    told: list[bool] = []
+    journal.then(lambda: told.append(journal.trouble is not None))
+    with pytest.raises(ServerBusy, match="full"):
+        await journal.committed()
+    assert told == [True]
+    assert journal.trouble is not None
+    assert "full" in journal.trouble
+    journal.save_reply("changes", "later", b"y")
+    journal.then(lambda: told.append(journal.trouble is not None))
+    assert told == [True, True]  # nobody waits for a disk that is full
+    with pytest.raises(ServerBusy):
+        await journal.committed()
+    database.execute("PRAGMA max_page_count=100000")
+    await until(lambda: journal.trouble is None)
+    await journal.committed()
+    again = await reopened(journal, path)
+    assert stored_replies(again) == {"large": b"x" * 100_000, "later": b"y"}
+    await again.aclose()
+
+
+async def test_what_waits_for_a_full_disk_is_bounded(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal._store._connection.execute("PRAGMA query_only=1")
+    for _ in range(1000):
+        number = journal.save_reply("changes", "key", b"x" * 1000)
+        journal.forget_replies("changes", number - 10)
+    assert len(journal._pending.replies["changes"]) <= 11
+    journal._store._connection.execute("PRAGMA query_only=0")
+
+
+async def test_log_begins_anew_where_commits_never_pause(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_CHECKPOINT_COMMITS", 20)
+    monkeypatch.setattr(journal_module, "_MOST_LOG_PAGES", 50)
+    log = path.with_name(path.name + "-wal")
+    largest = 0
+    for number in range(3000):
+        journal.save_reply("changes", str(number), b"x" * 1000)
+        journal.forget_replies("changes", number - 100)
+        await journal.committed()
+        largest = max(largest, log.stat().st_size)
+    assert largest < 4 * 1024 * 1024  # 3,000 commits are 24 MiB
+    again = await reopened(journal, path)
+    assert len(stored_replies(again)) >= 100
+    await again.aclose()
