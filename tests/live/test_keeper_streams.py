@@ -292,7 +292,7 @@ async def test_server_that_does_not_listen_costs_the_keeper_little(keeper: TestK
     """Growth is told in fewer words, ends are all told, when the server listens again."""
     floods = [await keeper.launch("yes", output_limit_bytes=MIB) for _ in range(4)]
     short = [await keeper.shell("echo x") for _ in range(50)]
-    wire = keeper.link._wire
+    wire = keeper.link._connection._wire
     loop = asyncio.get_running_loop()
     loop.remove_reader(wire._socket.fileno())
     before = memory_of(keeper.link.pid)

@@ -133,8 +133,12 @@ class Agents:
         )
         for pipe in agent.outputs:
             pipe.go_on()
+        try:
+            self.endings.attend(agent)
+        except OSError as error:
+            self.endings.drop(agent)
+            raise Refusal("busy", f"the keeper cannot watch it: {error}") from None
         self._agents[agent_id] = agent
-        self.endings.attend(agent)
         return agent
 
     def resume(self, agent: Agent) -> None:

@@ -86,10 +86,10 @@ class Endings:
             self._drain(agent)
 
     def drop(self, agent: Agent) -> None:
-        """Kill and reap a child that :meth:`attend` raised for, and close its pipes."""
-        agent.leader.send_group(signal.SIGKILL)
-        agent.leader.close()
+        """Let go of an agent that :meth:`attend` raised for; a child is killed and reaped."""
         if not agent.leader.is_adopted:
+            agent.leader.send_group(signal.SIGKILL)
+            agent.leader.close()
             os.waitpid(agent.leader.pid, 0)
         self._leaders.pop(agent.leader.pid, None)
         del self._live[agent.id]

@@ -29,6 +29,7 @@ __all__ = ["Keeper"]
 _FIRST_SERVER_SECS = 15.0
 _NO_SERVER_SECS = 5.0  # with no agents either: then there is nothing to be kept
 _MAX_GUESTS = 16
+_MAX_REFUSALS_LOGGED = 20
 _END_GRACE_SECS = 2.0  # when nobody says how long
 _END_SECS = 10.0  # the keeper is gone after this, whatever hangs
 _SWEEP_SECS = 2.0
@@ -47,6 +48,7 @@ class Keeper:
         self._server: Connection | None = None
         self._server_version = 0
         self._keeps = False
+        self._refused = 0
         self._guests: list[Connection] = []
         self._end_request: tuple[Connection, Mapping[str, Any]] | None = None
         self._end_by: float | None = None
@@ -137,7 +139,9 @@ class Keeper:
         except OSError:
             return
         if not may_connect(peer, self.agents.endings.is_agents):
-            print("a connection was refused", file=sys.stderr, flush=True)
+            self._refused += 1
+            if self._refused <= _MAX_REFUSALS_LOGGED:
+                print("a connection was refused", file=sys.stderr, flush=True)
             peer.close()
             return
         if len(self._guests) == _MAX_GUESTS:
