@@ -94,8 +94,7 @@ class KeeperPlace:
         keeper = KeeperProcess(self, child.pid, child)
         try:
             with child.stdout as stdout:
-                readable, _, _ = select.select([stdout], [], [], _START_SECS)
-                if not readable or stdout.readline() != b"ready\n":
+                if not _readable(stdout.fileno(), _START_SECS) or stdout.readline() != b"ready\n":
                     raise OSError("it says nothing")
             found = self.find()
             if found is None:
@@ -190,11 +189,16 @@ class KeeperProcess:
             except subprocess.TimeoutExpired:
                 return False
             return True
-        if not self._place.wait_until_free(timeout_secs):
-            return False
         if self._pidfd >= 0:
-            select.select([self._pidfd], [], [], timeout_secs)
-        return True
+            return _readable(self._pidfd, timeout_secs)
+        return self._place.wait_until_free(timeout_secs)
+
+
+def _readable(descriptor: int, timeout_secs: float) -> bool:
+    """Wait until a descriptor is readable; not by select(2), which takes none above 1023."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(timeout_secs * 1000))
 
 
 def _collect_ended() -> None:
