@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from chaos.checker import unknown_ends, violations
+from chaos.checker import repeated_launches, unknown_ends, violations
 from chaos.run import ChaosRun, RunSettings, summary
 
 _DISK_VARIABLE = "CHAOS_DISK"
@@ -79,7 +79,10 @@ def _run(arguments: argparse.Namespace, disk: Path | None) -> int:
     history = asyncio.run(run.run())
     wrong = violations(history)
     print(summary(run))
-    print(f"ends that nobody saw, in the time of a killed keeper: {unknown_ends(history)}")
+    print(
+        f"at killed keepers: {unknown_ends(history)} ends that nobody saw, "
+        f"{repeated_launches(history)} starts that were cut short and done again"
+    )
     for words in wrong[:_VIOLATIONS_TOLD]:
         print(f"VIOLATION {words}")
     print(f"seed {seed}: {len(wrong)} violations")

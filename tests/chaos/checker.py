@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from .agents import AgentPlan, echoed
 from .history import ABANDONED, IN_DOUBT, OK, REFUSED, Call, FinalAgent, History, untext
 
-__all__ = ["unknown_ends", "violations"]
+__all__ = ["repeated_launches", "unknown_ends", "violations"]
 
 _SIGTERM, _SIGKILL = 15, 9
 _ALLOWED_REFUSALS = {"busy", "state", "would_block", "shutting_down"}
 _KEEPER_KILLED = ("keeper", "both")
+_NOTICED_SECS = 1.0
+"""Within this time everybody has noticed that something was killed."""
 
 
 def violations(history: History) -> list[str]:
@@ -31,6 +33,11 @@ def violations(history: History) -> list[str]:
 def unknown_ends(history: History) -> int:
     """Return how many agents ended in a way that nobody saw."""
     return sum(_is_unknown(agent) for agent in history.agents)
+
+
+def repeated_launches(history: History) -> int:
+    """Return how many agents were started again because a keeper was killed at their start."""
+    return len(history.births) - len(set(history.births))
 
 
 def _is_unknown(agent: FinalAgent) -> bool:
@@ -58,6 +65,7 @@ def _outcomes(history: History) -> Iterator[str]:
 
 
 def _happened(history: History, kinds: tuple[str, ...], start: float, end: float) -> bool:
+    start -= _NOTICED_SECS
     return any(start <= at <= end for at, kind in history.faults if kind in kinds)
 
 
@@ -68,7 +76,7 @@ def _births(history: History) -> Iterator[str]:
     listed = Counter(agent.tag for agent in history.agents)
     born = Counter(history.births)
     for tag, count in born.items():
-        if count > 1:
+        if count > 1 + _launches_cut_short(history, tag):
             yield f"agent {tag} was started {count} times"
     for tag, count in listed.items():
         if count > 1:
@@ -92,6 +100,20 @@ def _births(history: History) -> Iterator[str]:
             and not _happened(history, _KEEPER_KILLED, call.began, call.ended)
         ):
             yield f"agent {tag} was refused, and has run"
+
+
+def _launches_cut_short(history: History, tag: str) -> int:
+    """Return how often a keeper was killed while it was asked for the agent.
+
+    The process of such a launch is killed before anybody is told, and may have been seen.
+    """
+    return sum(
+        call.began - _NOTICED_SECS <= at <= call.ended
+        for call in history.calls
+        if call.operation == "spawn" and call.arguments["plan"]["tag"] == tag
+        for at, kind in history.faults
+        if kind in _KEEPER_KILLED
+    )
 
 
 def _listings(history: History) -> Iterator[str]:

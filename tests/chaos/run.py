@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import signal
@@ -13,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from descartes_fast import AgentConfig, AgentError, AgentInfo, LogStreamType, ZmqClient, connect
@@ -332,6 +333,10 @@ class ChaosRun:
         folder = self.settings.folder
         for client in self._clients:
             self.history.calls += read_calls(folder / f"client-{client.number}.jsonl")
+        (folder / "faults.json").write_text(json.dumps(self.history.faults))
+        (folder / "agents.json").write_text(
+            json.dumps([asdict(agent) for agent in self.history.agents], default=repr)
+        )
         births = folder / "births"
         self.history.births = births.read_text().split() if births.exists() else []
 
