@@ -68,9 +68,10 @@ cdef int encode_into(Buffer* out, object message) except -1:
 def deserialize_zmq_message(data, /):
     """Return the message in ``data``, which is anything with the buffer protocol.
 
-    Takes no more memory than ``data`` has bytes, whatever those are. Ids, times, payloads, maps
-    and lists are built whole when they are first read, and a list or a map of short texts is then
-    up to 30 times its bytes: look at ``len(data)`` before you read a stranger's.
+    Takes no more memory than ``data`` has bytes, whatever those are (twice that if ``data`` is not
+    ``bytes``, since it is copied first). Ids, times, payloads, maps and lists are built whole when
+    they are first read, and a list or a map of short texts is then up to 30 times its bytes: look
+    at ``len(data)`` before you read a stranger's.
 
     Raises MessageTooLarge above ``MAX_MESSAGE_SIZE``, ProtocolError for whatever is not one
     whole message.
