@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -63,7 +64,8 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, quick: bool) -> Call
 
     pytest-benchmark times our rounds; before each, outside of that time, the others do theirs.
     So whatever slows the machine down for a while slows all of them. The first round of
-    each is not counted. ``check`` is given each round's figures afterwards.
+    each is not counted. ``check`` is given each round's figures afterwards; ``without`` names
+    who cannot do this work, and why; an empty reason is one that need not be told.
     """
 
     def in_turn(
@@ -74,11 +76,12 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, quick: bool) -> Call
         check: Callable[[dict[str, Any]], None] | None = None,
         value: str = "rate",
         lower_is_better: bool = False,
-        only: Callable[[Contestant], bool] = lambda contestant: True,
+        without: Mapping[str, str] = MappingProxyType({}),
         **work: Any,
     ) -> None:
         rounds = min(rounds, 2) if quick else rounds
-        taking_part = [contestant for contestant in lineup.running if only(contestant)]
+        left_out = {name: why for name, why in without.items() if why}
+        taking_part = [each for each in lineup.running if each.name not in without]
         ours, others = taking_part[0], taking_part[1:]
         found: dict[str, list[dict[str, Any]]] = {each.name: [] for each in taking_part}
         for contestant in taking_part:
@@ -93,13 +96,13 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, quick: bool) -> Call
 
         benchmark.pedantic(run_ours, setup=run_others, rounds=rounds)
         benchmark.extra_info.update(
-            figure=request.node.name.removeprefix("bench_"),
+            figure=_figure(request.node.name),
             unit=unit,
             value=value,
             lower_is_better=lower_is_better,
             work=work,
             quick=quick,
-            absent=lineup.absent,
+            absent=lineup.absent | left_out,
             contestants=[
                 {"name": each.name, "kind": each.kind, "rounds": found[each.name]}
                 for each in taking_part
@@ -111,3 +114,7 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, quick: bool) -> Call
                     check(figures)
 
     return in_turn
+
+
+def _figure(name: str) -> str:
+    return name.removeprefix("bench_").replace("[", "_").rstrip("]")

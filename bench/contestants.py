@@ -8,10 +8,12 @@ with the round's figures, and ends at the end of its stdin.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +25,7 @@ Kind = Literal["ours", "peer", "limit"]
 
 _REPOSITORY = Path(__file__).parent.parent
 _END_SECS = 60.0
+_ROUND_SECS = 300.0  # a contestant that says nothing for so long hangs
 
 
 class Absent(Exception):
@@ -44,7 +47,7 @@ class Contestant:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=_REPOSITORY,
-            env=os.environ | {"PYTHONPATH": str(_REPOSITORY)},
+            env=os.environ | {"PYTHONPATH": _python_path()},
             text=True,
         )
         try:
@@ -62,8 +65,9 @@ class Contestant:
 
     def close(self) -> None:
         """End its stdin and wait until it has cleaned up and ended."""
-        if self._process.stdin is not None and not self._process.stdin.closed:
-            self._process.stdin.close()
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
         try:
             self._process.wait(_END_SECS)
         except subprocess.TimeoutExpired:
@@ -85,13 +89,23 @@ class Contestant:
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        watchdog = threading.Timer(_ROUND_SECS, self._process.kill)
+        watchdog.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            watchdog.cancel()
         if not line:
             raise RuntimeError(f"{self.name} ended with {self._process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         if "absent" in answer:
             raise Absent(answer["absent"])
         return answer
+
+
+def _python_path() -> str:
+    known = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([str(_REPOSITORY), known] if known else [str(_REPOSITORY)])
 
 
 def program(name: str, kind: Kind, module: str, *arguments: str) -> Contestant:

@@ -39,22 +39,26 @@ def round_trips() -> Iterator[Round]:
         socket.connect(f"tcp://127.0.0.1:{server.stdout.readline().strip()}")
 
         def one_round(
-            *, count: int = 0, secs: float = 0.0, size: int = 120, answer: int = 0, **_: Any
+            *, count: int = 1, size: int = 120, answer: int = 0, **_: Any
         ) -> dict[str, Any]:
             socket.send(b"#%d" % answer)
             socket.recv()
             request = bytes(size)
-            took = []
+            took: list[float] = []
             clock = time.perf_counter
             begun = clock()
-            while len(took) < count or clock() - begun < secs:
+            while len(took) < count:
                 sent = clock()
                 socket.send(request)
                 socket.recv()
                 took.append(clock() - sent)
+            secs = clock() - begun
             return {
-                "rate": len(took) / (clock() - begun), "done": len(took), **percentiles(took)
-            }  # fmt: skip
+                "rate": len(took) / secs,
+                "done": len(took),
+                "ms": sum(took) / len(took) * 1e3,
+                **percentiles(took),
+            }
 
         try:
             yield one_round

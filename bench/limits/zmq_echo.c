@@ -20,6 +20,9 @@ static void serve(int told)
     char identity[64], body[4096], endpoint[128];
     size_t size = sizeof endpoint;
     void *router = zmq_socket(zmq_ctx_new(), ZMQ_ROUTER);
+    int endless = 0;
+    zmq_setsockopt(router, ZMQ_SNDHWM, &endless, sizeof endless);
+    zmq_setsockopt(router, ZMQ_RCVHWM, &endless, sizeof endless);
     if (zmq_bind(router, "tcp://127.0.0.1:*"))
         exit(1);
     zmq_getsockopt(router, ZMQ_LAST_ENDPOINT, endpoint, &size);
@@ -51,6 +54,7 @@ int main(void)
         void *dealer = zmq_socket(context, ZMQ_DEALER);
         zmq_setsockopt(dealer, ZMQ_LINGER, &nothing, sizeof nothing);
         zmq_setsockopt(dealer, ZMQ_SNDHWM, &nothing, sizeof nothing);
+        zmq_setsockopt(dealer, ZMQ_RCVHWM, &nothing, sizeof nothing);
         zmq_connect(dealer, endpoint);
         items[i] = (zmq_pollitem_t){.socket = dealer, .events = ZMQ_POLLIN};
     }

@@ -1,7 +1,11 @@
-"""get_status through the public asynchronous client: one or more clients, some in flight."""
+"""get_status through the public asynchronous client: one or more clients, some in flight.
+
+The server is one of its own, or the one whose endpoint is given.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -15,8 +19,8 @@ from .server import OurServer
 @asynccontextmanager
 async def commands() -> AsyncIterator[AsyncRound]:
     async with AsyncExitStack() as stack:
-        server = stack.enter_context(OurServer())
-        clients = [await stack.enter_async_context(connect(server.endpoint)) for _ in range(8)]
+        endpoint = sys.argv[1] if len(sys.argv) > 1 else stack.enter_context(OurServer()).endpoint
+        clients = [await stack.enter_async_context(connect(endpoint)) for _ in range(8)]
         config = AgentConfig(name="sleeper", model_backend="sleep", task="infinity")
         agent = await clients[0].spawn_remote(config)
 
@@ -29,9 +33,7 @@ async def commands() -> AsyncIterator[AsyncRound]:
 
         calls = [call(client) for client in clients]
 
-        async def one_round(
-            *, count: int, in_flight: int = 1, clients: int = 1
-        ) -> dict[str, Any]:
+        async def one_round(*, count: int, in_flight: int = 1, clients: int = 1) -> dict[str, Any]:
             return await timed_workers(calls[:clients], count=count, in_flight=in_flight)
 
         yield one_round

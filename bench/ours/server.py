@@ -25,6 +25,10 @@ _BACKENDS = """
 [backends.sh]
 command = ["sh", "-c", "{task}"]
 
+[backends.waiting]
+command = ["sh", "-c", "{task}"]
+stdin = "pipe"
+
 [backends.sleep]
 command = ["%(sleep)s", "{task}"]
 
@@ -124,7 +128,7 @@ async def spawn_live(client: ZmqClient, count: int) -> tuple[list[AgentInfo], st
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:  # the spawns' own work is over when nothing moves
         health = await client.health_check()
-        if health.active_agents >= len(infos):
+        if (health.active_agents or 0) >= len(infos):
             break
         await asyncio.sleep(0.05)
     return infos, words

@@ -46,9 +46,7 @@ async def commands() -> AsyncIterator[AsyncRound]:
 
         calls = [call(channel) for channel in channels]
 
-        async def one_round(
-            *, count: int, in_flight: int = 1, clients: int = 1
-        ) -> dict[str, Any]:
+        async def one_round(*, count: int, in_flight: int = 1, clients: int = 1) -> dict[str, Any]:
             return await timed_workers(calls[:clients], count=count, in_flight=in_flight)
 
         yield one_round

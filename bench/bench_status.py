@@ -1,0 +1,86 @@
+"""Status updates to typed subscriptions: what a subscriber takes, and what a server publishes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Lineup, Starts
+from .contestants import c_program, program
+from .limits import compiled
+from .names import MSGSPEC, OURS, PUB_SUB, ZMQ
+from .updates import our_frames, peer_frames, write_frames
+
+COUNTS = {1: 200_000, 16: 20_000}
+PUBLISHED = 100_000
+QUICK_SHARE = 20
+
+
+@pytest.fixture(scope="module")
+def share(quick: bool) -> int:
+    return QUICK_SHARE if quick else 1
+
+
+@pytest.fixture
+def subscribe(
+    measure: Callable[..., None], start: Callable[[Starts], Lineup], tmp_path: Path, share: int
+) -> Callable[[int], None]:
+    def measure_subscribers(subscribers: int) -> None:
+        count = COUNTS[subscribers] // share
+        ours, peers = tmp_path / "ours", tmp_path / "peers"
+        write_frames(ours, our_frames(count))
+        write_frames(peers, peer_frames(count))
+        publish = compiled("zmq_pub_sub")
+        source = [str(publish), "source", str(peers), ""]
+        lineup = start(
+            {
+                OURS: lambda: program(OURS, "ours", "ours.status", str(publish), str(ours)),
+                ZMQ: lambda: program(ZMQ, "peer", "peers.zmq_status", "msgpack", *source),
+                MSGSPEC: lambda: program(MSGSPEC, "peer", "peers.zmq_status", "msgspec", *source),
+                PUB_SUB: lambda: c_program(PUB_SUB, publish, "measure", str(ours)),
+            }
+        )
+        measure(
+            lineup,
+            unit="updates/s",
+            check=check_all_right(count * subscribers),
+            count=count,
+            subscribers=subscribers,
+        )
+        lineup.close()
+
+    return measure_subscribers
+
+
+def check_all_right(count: int) -> Callable[[dict[str, Any]], None]:
+    def check(figures: dict[str, Any]) -> None:
+        assert figures["done"] == count
+
+    return check
+
+
+def bench_status_typed_1(subscribe: Callable[[int], None]) -> None:
+    subscribe(1)
+
+
+def bench_status_typed_16(subscribe: Callable[[int], None]) -> None:
+    subscribe(16)
+
+
+def bench_status_published_1(
+    measure: Callable[..., None], start: Callable[[Starts], Lineup], share: int
+) -> None:
+    count = PUBLISHED // share
+    publisher = [sys.executable, "-m", "bench.peers.zmq_publisher", str(count)]
+    lineup = start(
+        {
+            OURS: lambda: program(OURS, "ours", "ours.status_published", str(count)),
+            ZMQ: lambda: program(ZMQ, "peer", "peers.zmq_status", "msgpack", *publisher),
+        }
+    )
+    measure(lineup, unit="updates/s", check=check_all_right(count), count=count)
+    lineup.close()

@@ -1,0 +1,82 @@
+"""os.posix_spawn in a bare loop, with the pipes and files that an agent of ours has.
+
+Each child has a session of its own, /dev/null as its stdin, and two pipes whose contents
+go into two new files. What has ended is collected in the same loop, as it has to be.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..driver import Round, drive, percentiles
+
+_MOST_UNCOLLECTED = 64
+
+Child = tuple[int, tuple[int, int], tuple[int, int]]
+
+
+@contextmanager
+def spawns() -> Iterator[Round]:
+    program = shutil.which("true") or "true"
+    null = os.open(os.devnull, os.O_RDWR)
+    with tempfile.TemporaryDirectory(prefix="dfast-bench-") as folder:
+        names = (f"{folder}/{number}" for number in range(10**9))
+
+        def start() -> Child:
+            directory = next(names)
+            os.mkdir(directory, 0o700)
+            pairs = []
+            actions: list[tuple[int, int, int]] = [(os.POSIX_SPAWN_DUP2, null, 0)]
+            theirs = []
+            for number, name in ((1, "stdout"), (2, "stderr")):
+                file = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                ours, other = os.pipe()
+                actions.append((os.POSIX_SPAWN_DUP2, other, number))
+                theirs.append(other)
+                pairs.append((ours, file))
+            pid = os.posix_spawn(
+                program, [program, "x"], {"PATH": os.defpath}, file_actions=actions, setsid=True
+            )
+            for end in theirs:
+                os.close(end)
+            return pid, pairs[0], pairs[1]
+
+        def one_round(*, count: int, in_flight: int) -> dict[str, Any]:
+            del in_flight  # posix_spawn returns when it has happened
+            running: deque[Child] = deque()
+            took = []
+            clock = time.perf_counter
+            begun = clock()
+            for _ in range(count):
+                started = clock()
+                running.append(start())
+                took.append(clock() - started)
+                if len(running) > _MOST_UNCOLLECTED:
+                    _collect(running.popleft())
+            secs = clock() - begun
+            for child in running:
+                _collect(child)
+            return {"rate": count / secs, "done": len(took), **percentiles(took)}
+
+        yield one_round
+
+
+def _collect(child: Child) -> None:
+    pid, *streams = child
+    for pipe, file in streams:
+        while data := os.read(pipe, 65536):
+            os.write(file, data)
+        os.close(pipe)
+        os.close(file)
+    os.waitpid(pid, 0)
+
+
+if __name__ == "__main__":
+    drive(spawns)

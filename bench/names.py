@@ -1,0 +1,20 @@
+"""The contestants' names, as the table, the targets and the benchmarks call them."""
+
+OURS = "descartes-fast"
+
+ZMQ = "zmq.asyncio + msgpack"
+MSGSPEC = "zmq.asyncio + msgspec"
+GRPC = "grpc.aio"
+ASYNCIO = "asyncio subprocess"
+UVLOOP = "uvloop subprocess"
+CIRCUS = "circus"
+SUPERVISOR = "supervisor"
+
+REQ_REP = "pyzmq REQ/REP, blocking"
+DEALER_ROUTER = "libzmq DEALER/ROUTER in C"
+PUB_SUB = "libzmq PUB/SUB in C"
+KILL = "kill() in C"
+OS_KILL = "os.kill() in Python"
+CAT = "cat through two pipes and a file"
+POSIX_SPAWN = "os.posix_spawn, same pipes and files"
+INTERPRETER = "python, importing what a server needs"
