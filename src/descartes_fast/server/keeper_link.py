@@ -280,7 +280,7 @@ class KeeperLink:
             self._process.close()
             self._process = before
         else:
-            await asyncio.to_thread(before.reap)
+            await asyncio.to_thread(before.collect)
 
     def resume(self) -> None:
         """Let the calls that wait for the new keeper go on."""

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import AgentError
+from ..errors import DescartesError
 from .health import Health
 from .keeper.system import start_ticks
 from .keeper.trees import signal_group
@@ -74,9 +74,9 @@ class KeeperLoss:
             try:
                 await self._keeper.replace()
                 ends = await self._take_over()
-            except (AgentError, OSError) as error:
-                _log.error("the keeper could not be replaced: %s", error)
-                reason = str(error)
+            except Exception as error:
+                _log.error("the keeper could not be replaced: %s", error, exc_info=_cause(error))
+                reason = str(error) or type(error).__name__
                 await asyncio.sleep(_PAUSE_SECS * len(self._losses))
                 continue
             self._health.keeper_is_back()
@@ -116,3 +116,8 @@ class KeeperLoss:
         kill_marked(self._keeper.instance)
         for agent in agents:
             agent.lost(reason)
+
+
+def _cause(error: Exception) -> Exception | None:
+    """Return what is a fault of this program, and worth a traceback."""
+    return None if isinstance(error, (DescartesError, OSError)) else error

@@ -172,6 +172,13 @@ class KeeperProcess:
         self.close()
         self._place.clear()
 
+    def collect(self) -> None:
+        """Let go of one that has ended, as another one holds its lock. Blocks for a moment."""
+        if self._child is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(_REAP_SECS)
+        self.close()
+
     def close(self) -> None:
         """Let go of it; it runs on. Twice is fine."""
         if self._pidfd >= 0:
