@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from live.keepers import is_alive
 from live.raw_keeper import RawKeeper, RawServer, raw_keeper, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -112,16 +114,19 @@ def test_what_is_ending_goes_on_ending_after_a_renewal(keeper: RawKeeper) -> Non
 
 
 def test_strays_known_before_a_renewal_are_still_known(keeper: RawKeeper) -> None:
+    """Without a session, a marker or a parent only memory says whose a process is."""
     server = keeper.greet()
     stray = keeper.directory / "stray"
-    script = f"env -i setsid /bin/sh -c 'echo $$ > {stray}; exec sleep 60' & wait"
-    agent = launch(keeper, server, f"trap '' TERM; {script}; wait")
+    stubborn = f"trap '' TERM; echo $$ >{stray}; while :; do sleep 0.05; done"
+    agent = launch(keeper, server, f"env -i setsid /bin/sh -c {shlex.quote(stubborn)} & wait")
     wait_until(lambda: stray.exists() and stray.read_text().endswith("\n"))
     pid = int(stray.read_text())
     server.ask("stop", agent=agent, grace_secs=1, key="")
+    wait_until(lambda: server.entry(agent)["phase"] == "clearing")
     server = renew(keeper, server)
+    assert is_alive(pid)
     server.ended(agent)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), 2)
+    assert not is_alive(pid)
 
 
 def test_renewal_keeps_limits_and_what_was_trimmed(keeper: RawKeeper) -> None:
