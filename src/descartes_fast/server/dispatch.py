@@ -202,7 +202,7 @@ class Dispatcher:
                 await self._journal.committed()
             reply = self._encoded(request, await outcome)
             if slot is not None:
-                slot.memory.keep(slot.key, reply)
+                slot.memory.keep(slot.key, reply, patient=type(request) is SpawnRequest)
         except asyncio.CancelledError:
             if self.accepting:
                 raise

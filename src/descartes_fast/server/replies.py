@@ -136,11 +136,14 @@ class ReplyMemory:
             else:
                 future.set_result(reply)
 
-    def keep(self, key: ReplyKey, reply: bytes) -> None:
-        """Remember a reply; makes room by forgetting the oldest."""
+    def keep(self, key: ReplyKey, reply: bytes, *, patient: bool = False) -> None:
+        """Remember a reply; makes room by forgetting the oldest.
+
+        ``patient`` says that it may go out 2 ms later for the sake of others.
+        """
         self.withdraw(key)
         if _ENTRY_BYTES + len(reply) <= self._limit_bytes:
-            number = self._journal.save_reply(self._name, key, reply)
+            number = self._journal.save_reply(self._name, key, reply, patient=patient)
             self._remember(key, _Entry(self._clock(), number, reply))
         elif key in self._kept:
             self._forget(key)
