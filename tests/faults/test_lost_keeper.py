@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from descartes_fast.server import keeper_process
 from faults.keeper_process import keeper_pid
 
 if TYPE_CHECKING:
+    from conftest import StartServer
     from descartes_fast.server import ZmqAgentServer
 
 pytestmark = pytest.mark.leaves_orphans
@@ -115,6 +117,48 @@ async def test_stdin_is_written_and_closed_after_the_keeper_was_replaced(
     await client.write_agent_stdin(agent, b"three\n", close=True)
     assert (await end_of(client, agent)).exit_code == 3
     assert await output_of(client, agent) == b"one\ntwo\nthree\nthe end\n"
+
+
+async def test_duplicates_that_found_no_descriptor_are_asked_for_again(
+    start_server: StartServer,
+) -> None:
+    server = await start_server(fd_reserve=0, status_update_interval_secs=0.05)
+    async with connect(server.endpoint) as client:
+        await end_of(client, await spawn(client, "true"))
+        before = len(open_descriptors())
+        with descriptors_left(3):
+            few = len(open_descriptors())
+            agent = await spawn(client, WRITER, "py")
+            assert len(open_descriptors()) == few
+        async with asyncio.timeout(5):
+            while len(open_descriptors()) < before + 4:
+                await asyncio.sleep(0.01)
+        async with keeper_replaced(client):
+            pass
+        assert (await end_of(client, agent)).exit_code == 7
+        assert (await output_of(client, agent)).count(b"\n") == LINES
+
+
+def open_descriptors() -> list[int]:
+    return [int(name) for name in os.listdir("/proc/self/fd")]
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Leave this process only so many free descriptors for the length of a block."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(open_descriptors())
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    while taken[-1] <= highest:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[-1] + count, limits[1]))
+    try:
+        os.close(taken.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for number in taken:
+            os.close(number)
 
 
 async def test_agent_that_ends_while_there_is_no_keeper_has_its_exit_code_or_says_it_is_unknown(
