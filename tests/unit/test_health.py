@@ -10,6 +10,7 @@ import pytest
 from descartes_fast.errors import CommunicationError
 from descartes_fast.server import health as health_module
 from descartes_fast.server.health import Health
+from descartes_fast.server.journal import NoJournal
 from unit.fake_keeper import FakeKeeper
 
 
@@ -19,7 +20,8 @@ class NoShortage:
 
 
 def health_of(keeper: FakeKeeper) -> Health:
-    return Health(cast(Any, keeper), cast(Any, NoShortage()), accepting=lambda: True)
+    shortage = cast(Any, NoShortage())
+    return Health(cast(Any, keeper), shortage, NoJournal(), accepting=lambda: True)
 
 
 async def test_keeper_that_refuses_is_quoted() -> None:

@@ -126,7 +126,7 @@ async def assemble(
     )
     stack.push_async_callback(_let_go, keeper, registry, config, state_dir)
     reserves = Reserves(config, state_dir.path, registry.output_bytes, lambda: registry.alive_count)
-    health = Health(keeper, reserves, accepting=lambda: dispatcher.accepting)
+    health = Health(keeper, reserves, journal, accepting=lambda: dispatcher.accepting)
     loss = KeeperLoss(
         keeper,
         registry,

@@ -1,4 +1,4 @@
-"""Is the server healthy: accepting spawns, its keeper answering, its reserves met."""
+"""Is the server healthy: accepting spawns, keeper answering, journal written, reserves met."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from ..errors import DescartesError
+from .journal import NoJournal
 from .keeper_link import KeeperLink
 from .limits import Reserves
 
@@ -26,12 +27,14 @@ class Health:
         self,
         keeper: KeeperLink,
         reserves: Reserves,
+        journal: NoJournal,
         accepting: Callable[[], bool],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keeper = keeper
         self._reserves = reserves
+        self._journal = journal
         self._accepting = accepting
         self._clock = clock
         self._asked_at = float("-inf")
@@ -49,7 +52,7 @@ class Health:
         """Return why the server is not healthy, as far as is known without asking the keeper."""
         if not self._accepting():
             return "the server is shutting down"
-        return self._keeper_reason or self._reserves.shortage()
+        return self._keeper_reason or self._journal.trouble or self._reserves.shortage()
 
     async def ask(self) -> str | None:
         """Return why the server is not healthy, after asking the keeper."""
