@@ -11,7 +11,7 @@ from __future__ import annotations
 import zmq
 
 from ..channel import Channel, Monitor, MonitorEvent
-from .descriptors import hang_up, is_one_of_the_last
+from .descriptors import hang_up, is_one_of_the_last, received_bytes
 from .statistics import Counters
 
 __all__ = ["Admission"]
@@ -34,6 +34,8 @@ class Admission:
         self._max_clients = max_clients
         self._counters = counters
         self._connections: dict[bytes, int] = {}
+        self._accepted: dict[str, dict[int, str]] = {}
+        """The endpoints of the connections that a socket has, by their descriptors."""
         self._monitors: list[Monitor] = []
         handler = context.socket(zmq.ROUTER)
         try:
@@ -48,19 +50,36 @@ class Admission:
         domain = name.encode()
         socket.set_string(zmq.ZAP_DOMAIN, name)
         self._connections[domain] = 0
+        accepted = self._accepted[name] = {}
 
         def count(event: MonitorEvent) -> None:
             if event.event == zmq.EVENT_ACCEPTED:
                 self._connections[domain] += 1
-                self._spare_the_last(event.value, socket)
+                accepted[event.value] = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+                self._spare_the_last(event.value, accepted[event.value])
             else:
                 self._connections[domain] -= 1
+                accepted.pop(event.value, None)
 
         self._monitors.append(Monitor(socket, count, events=_EVENTS))
 
     def connections(self, name: str) -> int:
         """Return how many connections a socket has, those in their handshake among them."""
         return self._connections.get(name.encode(), 0)
+
+    def hang_up_heaviest(self, name: str, least_bytes: int) -> None:
+        """End the connection that has sent a socket the most, if that is ``least_bytes`` or more.
+
+        Peers of a publishing socket send subscriptions and nothing else.
+        """
+        sent = [
+            (received_bytes(fd, endpoint), fd, endpoint)
+            for fd, endpoint in self._accepted[name].items()
+        ]
+        size, fd, endpoint = max(sent, default=(0, -1, ""))
+        if size >= least_bytes:
+            self._counters.refused_clients += 1
+            hang_up(fd, endpoint)
 
     def close(self) -> None:
         """Stop watching; before the watched sockets are closed. Twice is fine."""
@@ -79,7 +98,7 @@ class Admission:
         verdict = (b"200", b"OK") if admitted else (b"300", b"too many clients")
         self._channel.send((identity, b"", _ZAP_VERSION, request_id, *verdict, b"", b""))
 
-    def _spare_the_last(self, fd: int, socket: zmq.Socket[bytes]) -> None:
+    def _spare_the_last(self, fd: int, endpoint: str) -> None:
         if is_one_of_the_last(fd):
             self._counters.refused_clients += 1
-            hang_up(fd, socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0"))
+            hang_up(fd, endpoint)

@@ -51,6 +51,7 @@ __all__ = ["COMMANDS", "Parts", "assemble"]
 COMMANDS, PUBLICATIONS = "commands", "publications"
 
 _THREADS = 2  # of each kind
+_HEAVY_SUBSCRIBER_BYTES = 256 * 1024  # some 5,700 topics of agents
 _WAIT_MARGIN = 0.8  # a read's wait, or a query, ends before the time for its request does
 
 
@@ -109,7 +110,14 @@ async def assemble(
         retain_bytes=config.state_limit_bytes // 2,  # the rest is for those that run
         on_dropped=lambda agent: forget(agent.id),
     )
-    publisher = Publisher(bound.publications, counters, server_id=identity.server_id)
+    publisher = Publisher(
+        bound.publications,
+        counters,
+        server_id=identity.server_id,
+        on_too_many_topics=lambda: bound.admission.hang_up_heaviest(
+            PUBLICATIONS, _HEAVY_SUBSCRIBER_BYTES
+        ),
+    )
     stack.callback(publisher.close, linger_ms=LINGER_MS)
     status_feed = StatusFeed(publisher, enabled=config.enable_status_updates)
     stack.callback(status_feed.close)

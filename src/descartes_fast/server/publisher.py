@@ -7,6 +7,8 @@ what lets a subscriber find out that its subscriptions have arrived: it subscrib
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import zmq
 
 from .._core import LogStreamMessage, StatusUpdate, serialize_zmq_message
@@ -18,15 +20,30 @@ __all__ = ["Publisher"]
 
 _SYNC_PREFIX = b"sync/"
 _LONGEST_SYNC_BYTES = 128
+_MANY_TOPICS = 16_384
+_COMPLAINT_TOPICS = 1024
 
 
 class Publisher:
-    """The publishing socket of a server; owns ``socket``, which is bound already."""
+    """The publishing socket of a server; owns ``socket``, which is bound already.
 
-    def __init__(self, socket: zmq.Socket[bytes], counters: Counters, *, server_id: str) -> None:
+    ``on_too_many_topics`` is called now and then while peers subscribe to more topics though
+    they have 16,384 of them: libzmq keeps each in some 1,700 bytes, and has no limit.
+    """
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        counters: Counters,
+        *,
+        server_id: str,
+        on_too_many_topics: Callable[[], None] = lambda: None,
+    ) -> None:
         self.topics = Topics()
         self._server_id = server_id.encode()
         self._counters = counters
+        self._on_too_many_topics = on_too_many_topics
+        self._topics_added = 0
         self._channel = Channel(socket, self._receive)
 
     def wants_status(self, agent_id: object) -> bool:
@@ -62,5 +79,13 @@ class Publisher:
         elif topic.startswith(_SYNC_PREFIX):
             if len(topic) <= _LONGEST_SYNC_BYTES:
                 self._publish(topic, self._server_id)
-        elif not self.topics.add(topic):
+        else:
+            self._add(topic)
+
+    def _add(self, topic: bytes) -> None:
+        if not self.topics.add(topic):
             self._counters.topics_over_limit += 1
+        self._topics_added += 1
+        if len(self.topics) >= _MANY_TOPICS and self._topics_added >= _COMPLAINT_TOPICS:
+            self._topics_added = 0
+            self._on_too_many_topics()

@@ -1,0 +1,58 @@
+"""A peer subscribes to topics without end: it is hung up on, and others hear what they did."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+from pathlib import Path
+
+import pytest
+import zmq
+
+from descartes_fast import AgentConfig, AgentStatus, connect
+from faults.server_process import server_process
+
+TOPICS = 200_000
+BOUND_BYTES = 200 << 20  # all of them would take 340 MiB
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nobody tells what a peer has sent")
+
+
+def memory_bytes(pid: int) -> int:
+    """Return the resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+def subscribe_without_end(pub_endpoint: str) -> bool:
+    """Subscribe to many random topics on one connection; return whether it was ended."""
+    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+        socket.linger = 0
+        socket.set(zmq.SNDHWM, 0)
+        socket.set(zmq.RECONNECT_IVL, -1)
+        with socket.get_monitor_socket(int(zmq.EVENT_DISCONNECTED)) as monitor:
+            monitor.linger = 0
+            socket.connect(pub_endpoint)
+            for _ in range(TOPICS):
+                socket.subscribe(secrets.token_hex(20))
+            ended = monitor.poll(20_000) != 0
+            socket.monitor(None, 0)
+        return ended
+
+
+async def test_endless_topics_end_that_connection_and_no_other() -> None:
+    with server_process(tcp=True) as server:
+        async with connect(server.endpoint) as client:
+            subscription = await client.subscribe_status_updates()
+            before = memory_bytes(server.process.pid)
+            assert await asyncio.to_thread(subscribe_without_end, server.pub_endpoint)
+            grown = memory_bytes(server.process.pid) - before
+            assert grown < BOUND_BYTES
+            agent = await client.spawn_remote(
+                AgentConfig(name="heard", model_backend="sh", task="exit 0")
+            )
+            async with asyncio.timeout(10):
+                async for update in subscription:
+                    if update.agent_id == agent.id and update.status is AgentStatus.COMPLETED:
+                        break
+            assert subscription.dropped == 0
