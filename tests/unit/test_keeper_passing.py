@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
@@ -120,3 +121,32 @@ def test_reply_says_that_nothing_could_be_duplicated(
     data, batches = passing.receive(pair[1], 1000)
     assert FrameReader().feed(data) == [({"re": 1, "fds": []}, b"")]
     assert batches == []
+
+
+def test_descriptors_wait_while_too_many_are_under_way(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = Loop()
+    connection = Connection(loop, pair[0], lambda *_: None, lambda _: None)
+    real, refusals = passing.send, [errno.ETOOMANYREFS] * 3
+
+    def send(peer: socket.socket, data: bytearray, descriptors: list[int]) -> int:
+        if refusals:
+            raise OSError(refusals.pop(), "too many references")
+        return real(peer, data, descriptors)
+
+    monkeypatch.setattr(passing, "send", send)
+    connection.send({"n": 1, "fds": ["a"]}, [0])
+    connection.send({"n": 2})
+    turns = 0
+    connection.flush()
+    while connection.has_unsent:
+        loop.turn()
+        turns += 1
+    assert turns <= 4, "the loop spins"
+    data, batches = passing.receive(pair[1], 1000)
+    assert [header["n"] for header, _ in FrameReader().feed(data)] == [1, 2]
+    assert len(batches) == len(batches[0]) == 1
+    passing.close_all(batches[0])
+    connection.close()
+    loop.close()

@@ -76,8 +76,8 @@ class Keeper:
                 if connection is not None:
                     connection.flush()
         _sweep()
-        self._say_goodbye()
         self._leave_ends()
+        self._say_goodbye()
         self.agents.close()
         self._loop.close()
 

@@ -72,7 +72,7 @@ class Arrivals:
     def take(self, header: Mapping[str, Any]) -> dict[str, int] | None:
         """Return a frame's descriptors by their names, or ``None`` where they were lost.
 
-        Names need not differ only in ``duplicates``, whose reply is read by :meth:`take_list`.
+        For frames that name each once: not for the reply to ``duplicates``.
         """
         names = header.get("fds") or []
         batch = self.take_list(header)
