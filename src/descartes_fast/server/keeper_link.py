@@ -229,6 +229,7 @@ class KeeperLink:
 
     async def hold_missing_ends(self) -> None:
         """Ask again for those that were lost, as no descriptor was free."""
+        await self._usable.wait()
         if missing := self._ends.missing:
             await self.hold_ends(missing)
 

@@ -70,7 +70,7 @@ class KeeperLoss:
             await asyncio.wait({self._replacing})
 
     async def _replace(self, reason: str) -> None:
-        while not self._is_too_often():
+        while not self._keeper.is_over and not self._is_too_often():
             try:
                 await self._keeper.replace()
                 ends = await self._take_over()
@@ -85,7 +85,9 @@ class KeeperLoss:
                 self._on_ended(end)
             for agent in self._registry.alive():
                 agent.tell_output()  # what the lost one has moved and not told
-            return
+            if self._keeper.lost is None:
+                return
+            reason = self._keeper.lost  # this one too, in the meantime
         self._keeper.give_up(f"{reason}; it was lost too often to be replaced again")
 
     async def _take_over(self) -> list[Ended]:

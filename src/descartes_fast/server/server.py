@@ -84,7 +84,8 @@ class ZmqAgentServer:
     # -- its life --------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Bind the endpoints, start the keeper and take requests.
+        """Bind the endpoints, find or start the keeper, take the agents of an earlier server back,
+        and take requests.
 
         Raises ``UsageError`` for endpoints or a state directory that cannot be used; nothing is
         left behind then.
