@@ -176,11 +176,12 @@ async def test_stop_gives_the_agent_its_grace(keeper: TestKeeper) -> None:
     await keeper.stdout(stubborn, 3)
     began = time.monotonic()
     await keeper.link.stop(polite.agent_id, 10)
+    assert time.monotonic() - began < 5, "stop waits for the end"
+    began = time.monotonic()
     await keeper.link.stop(stubborn.agent_id, 0.5)
-    assert time.monotonic() - began < 0.4
     assert (await keeper.end(polite)).exit_code == 9
     assert (await keeper.end(stubborn)).signal == signal.SIGKILL
-    assert 0.5 <= time.monotonic() - began < 3
+    assert 0.5 <= time.monotonic() - began < 8
 
 
 async def test_second_stop_can_only_shorten_the_grace(keeper: TestKeeper) -> None:
