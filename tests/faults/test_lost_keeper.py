@@ -119,6 +119,29 @@ async def test_stdin_is_written_and_closed_after_the_keeper_was_replaced(
     assert await output_of(client, agent) == b"one\ntwo\nthree\nthe end\n"
 
 
+async def test_agent_that_waits_for_its_readers_goes_on_under_the_new_keeper(
+    start_server: StartServer,
+) -> None:
+    limit = 64 * 1024
+    server = await start_server(output_policy="wait", output_limit_bytes=limit)
+    async with connect(server.endpoint) as client, asyncio.timeout(30):
+        numbers = 60_000
+        agent = await spawn(client, f"for n in range({numbers}): print(n)", "py")
+        while (await details(client, agent))["stdout_bytes"] < limit:
+            await asyncio.sleep(0.01)
+        os.kill(keeper_pid(), signal.SIGSTOP)  # it does not hear what is read
+        found = b""
+        while len(found) < limit:
+            found += await client.read_agent_stdout(agent) or b""
+        async with keeper_replaced(client):
+            pass
+        while not (await client.get_agent_status(agent)).is_terminal:
+            found += await client.read_agent_stdout(agent) or b""
+        while more := await client.read_agent_stdout(agent):
+            found += more
+        assert found == b"".join(b"%d\n" % number for number in range(numbers))
+
+
 async def test_duplicates_that_found_no_descriptor_are_asked_for_again(
     start_server: StartServer,
 ) -> None:

@@ -186,8 +186,10 @@ class KeeperLink:
         await self._ask("kill", agent=str(agent_id), key=key)
 
     async def release(self, agent_id: UUID, stream: str, offset: int) -> None:
-        """Let go of a stream's bytes before ``offset``: an agent that waits has room again."""
-        await self._usable.wait()
+        """Let go of a stream's bytes before ``offset``: an agent that waits has room again.
+
+        While there is no keeper nothing is said: whoever takes the agents over says it again.
+        """
         self._connection.post("release", agent=str(agent_id), stream=stream, offset=offset)
         await self._connection.drain()
 

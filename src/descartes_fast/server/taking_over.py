@@ -60,6 +60,8 @@ async def take_over(
     for first in range(0, len(orphans), _AT_ONCE):
         some = orphans[first : first + _AT_ONCE]
         await asyncio.gather(*(_adopt(keeper, agent, stop_grace_secs) for agent in some))
+    for agent in registry.alive():
+        await _release_again(keeper, agent)
     return found
 
 
@@ -141,6 +143,14 @@ async def _adopt(keeper: KeeperLink, agent: Agent, stop_grace_secs: float) -> No
         if not agent.has_ended:
             keeper.let_go(agent.id)
             agent.lost(f"it could not be taken over by a new keeper: {error}")
+
+
+async def _release_again(keeper: KeeperLink, agent: Agent) -> None:
+    """Say what was read: an agent that waits for that may not have been let go on."""
+    if agent.output_policy == "wait":
+        for stream, cursor in agent.cursors.items():
+            if cursor:
+                await keeper.release(agent.id, stream.value, cursor)
 
 
 def _has_run(agent: Agent) -> bool:
