@@ -6,8 +6,10 @@ says that it was reached. There is an action more, too: ``note`` appends a line 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,15 +23,25 @@ def crash_once() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def crash_before(owner: type, name: str) -> None:
-    """Let the method ``name`` of a class end the process before it does anything."""
+def crash_before(owner: type, name: str, *, stored: str = "") -> None:
+    """Let the method ``name`` of a class end the process before it does anything.
+
+    Only if the journal has an agent for which ``stored`` holds: else it goes on.
+    """
     original: Callable[..., Any] = getattr(owner, name)
 
     def crashing(*arguments: Any, **named: Any) -> Any:
-        crash_once()
+        if not stored or is_stored(stored):
+            crash_once()
         return original(*arguments, **named)
 
     setattr(owner, name, crashing)
+
+
+def is_stored(condition: str) -> bool:
+    with contextlib.closing(sqlite3.connect(os.environ["JOURNAL"])) as looking:
+        (count,) = looking.execute(f"SELECT count(*) FROM agents WHERE {condition}").fetchone()
+    return bool(count)
 
 
 def crash_after_commit() -> None:
@@ -74,7 +86,9 @@ if "serve" in sys.orig_argv and "CRASHED" in os.environ:
     add_action()
     match os.environ.get("CRASH_AT"):
         case "launch":  # what is wanted is stored, the keeper has not heard of it
-            crash_before(KeeperLink, "launch")
+            crash_before(KeeperLink, "launch", stored="status = 'initializing'")
+        case "stop":  # that it was asked for is stored
+            crash_before(KeeperLink, "stop", stored="stop_asked")
         case "reply":  # it was done, and nothing says so
             crash_before(Journal, "save_reply")
         case "answer":  # the reply is stored and was not sent
