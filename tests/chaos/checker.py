@@ -201,7 +201,7 @@ def _outputs(history: History) -> Iterator[str]:
             if plan.kind == "writer":
                 yield from _written(name, output, plan, whole)
             else:
-                yield from _echo(name, output, stream, whole, writes[agent.tag], batches)
+                yield from _echo(name, output, stream, whole, writes[agent.tag], batches, history)
 
 
 def _written(name: str, output: bytes, plan: AgentPlan, whole: bool) -> Iterator[str]:
@@ -219,43 +219,64 @@ def _written(name: str, output: bytes, plan: AgentPlan, whole: bool) -> Iterator
 
 
 def _echo(
-    name: str, output: bytes, stream: str, whole: bool, writes: list[Call], batches: list[Call]
+    name: str,
+    output: bytes,
+    stream: str,
+    whole: bool,
+    writes: list[Call],
+    batches: list[Call],
+    history: History,
 ) -> Iterator[str]:
     lines, rest = echoed(output)
     end = b"end %d\n" % len(lines) if stream == "stdout" else b""
     if whole and rest != end:
         yield f"{name} ends with {rest[-80:]!r}"
     own = [line for line in lines if line.startswith(b"w")]
-    yield from _in_order(name, own, writes, whole)
-    for word, count in Counter(line for line in lines if line.startswith(b"b")).items():
-        if count > 1:
-            yield f"{name} has the batch's line {word!r} {count} times"
+    yield from _in_order(name, own, writes, whole, history)
+    counts = Counter(line for line in lines if line.startswith(b"b"))
     tag = name.rpartition(" ")[2]
     for call in batches:
         if tag not in call.arguments["agents"]:
             continue
         word = call.arguments["line"].encode()
+        if counts[word] > 1 and not _memory_lost(history, call):
+            yield f"{name} has the batch's line {word!r} {counts[word]} times"
         done = call.outcome == OK and tag in call.result["done"]
         refused = call.outcome == REFUSED or (call.outcome == OK and tag in call.result["refused"])
         if done and whole and word not in lines:
             yield f"{name} lacks the batch's line {word!r}"
-        if refused and word in lines:
+        if refused and word in lines and not _memory_lost(history, call):
             yield f"{name} has the line {word!r} of a batch that was refused"
 
 
-def _in_order(name: str, lines: list[bytes], writes: list[Call], whole: bool) -> Iterator[str]:
+def _in_order(
+    name: str, lines: list[bytes], writes: list[Call], whole: bool, history: History
+) -> Iterator[str]:
     """Check lines against the writes, which were made one after the other."""
     left = list(lines)
     for call in writes:
         word = call.arguments["line"].encode()
         if left and left[0] == word:
             left.pop(0)
-            if call.outcome == REFUSED:
+            memory_lost = _memory_lost(history, call)
+            if call.outcome == REFUSED and not memory_lost:
                 yield f"{name} has {word!r}, which was refused"
+            while memory_lost and left and left[0] == word:
+                left.pop(0)
         elif call.outcome == OK and (whole or left):
             yield f"{name} lacks {word!r} where it was due; next is {left[:1]}"
     if left:
         yield f"{name} has {len(left)} lines more than were written: {left[:3]}"
+
+
+def _memory_lost(history: History, call: Call) -> bool:
+    """Tell whether server and keeper were both killed in a call's time.
+
+    The keeper had the write done and the server had not stored the reply: a repeat is new to both.
+    """
+    return all(
+        _happened(history, (kind, "both"), call.began, call.ended) for kind in ("server", "keeper")
+    )
 
 
 # Whoever reads gets what is there

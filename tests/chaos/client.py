@@ -50,6 +50,8 @@ class ClientSettings:
     seed: int
     number: int
     life: int
+    finishes: bool
+    """Whether it only finishes what its earlier lives have begun."""
     folder: Path
 
     @property
@@ -84,6 +86,8 @@ class _Client:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        if self._settings.finishes:
+            self._stopping.set()
         config = ZmqRunnerConfig(
             endpoint=self._settings.endpoint,
             pub_endpoint=self._settings.pub_endpoint,
@@ -384,7 +388,7 @@ _ENDINGS: dict[str, list[Any]] = {
 
 
 def main(arguments: list[str]) -> int:
-    endpoint, pub_endpoint, seed, number, life, folder = arguments
+    endpoint, pub_endpoint, seed, number, life, finishes, folder = arguments
     return run_client(
         ClientSettings(
             endpoint=endpoint,
@@ -392,6 +396,7 @@ def main(arguments: list[str]) -> int:
             seed=int(seed),
             number=int(number),
             life=int(life),
+            finishes=finishes == "finish",
             folder=Path(folder),
         )
     )

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 from descartes_fast import AgentConfig, AgentError, AgentInfo, LogStreamType, ZmqClient, connect
 from faults.processes import children_of
@@ -24,7 +26,7 @@ from faults.restarts import RestartableServer, sweep, wait_until_gone
 from leaks import adopt_orphans
 
 from .history import FinalAgent, History, read_calls
-from .schedule import Fault, schedule
+from .schedule import KILLS, Fault, schedule
 
 __all__ = ["ChaosRun", "RunSettings"]
 
@@ -37,7 +39,9 @@ status_update_interval_secs = 1
 """
 _FINISH_SECS = 60.0
 _END_SECS = 30.0
+_WHOLE_SECS = 10.0
 _TICK_SECS = 0.02
+_NOTICE_SECS = 0.05
 _FILLER = "filler"
 _FIRST = "first"
 _TESTS = str(Path(__file__).parents[1])
@@ -71,9 +75,13 @@ class ChaosRun:
         self.settings = settings
         self.history = History()
         self.restarts = 0
+        self.recoveries: list[float] = []
+        """Seconds from each kill until server and keeper were seen to be whole again."""
         self._dice = random.Random(f"{settings.seed}/replies")
         self._loses = False
         self._stopping = False
+        self._killed: set[str] = set()
+        """What was killed since server and keeper were last seen whole."""
         self._clients = [_ClientProcess(number) for number in range(settings.clients)]
         self._server = RestartableServer(
             settings.folder,
@@ -106,7 +114,7 @@ class ChaosRun:
         self._collect()
         return self.history
 
-    async def _open_files_of_an_idle_server(self) -> dict[str, int]:
+    async def _open_files_of_an_idle_server(self) -> dict[str, Counter[str]]:
         """Return how many files server and keeper have open that have done something.
 
         The server is one that did not start the keeper, which it watches by a descriptor then.
@@ -121,23 +129,31 @@ class ChaosRun:
 
     async def _break_things(self) -> None:
         began = time.monotonic()
+        ends = began + self.settings.secs
         async with asyncio.TaskGroup() as group:
             for fault in self.settings.faults():
                 await asyncio.sleep(max(0.0, began + fault.at_secs - time.monotonic()))
+                if fault.kind in KILLS and not fault.hasty:
+                    before = time.monotonic()
+                    await self._wait_until_whole()
+                    began += time.monotonic() - before
+                if time.monotonic() > ends:
+                    break
                 group.create_task(self._inject(fault))
-            await asyncio.sleep(max(0.0, began + self.settings.secs - time.monotonic()))
+            await asyncio.sleep(max(0.0, ends - time.monotonic()))
+
+    async def _wait_until_whole(self) -> None:
+        give_up_at = time.monotonic() + _WHOLE_SECS
+        while self._killed and time.monotonic() < give_up_at:  # noqa: ASYNC110
+            await asyncio.sleep(_TICK_SECS)
 
     async def _inject(self, fault: Fault) -> None:
-        self.history.faults.append((time.monotonic(), fault.kind))
         print(fault, flush=True)
+        if fault.kind in KILLS:
+            self._kill(fault.kind)
+            return
+        self.history.faults.append((time.monotonic(), fault.kind))
         match fault.kind:
-            case "server":
-                self._kill_server()
-            case "keeper":
-                self._kill_keeper()
-            case "both":
-                self._kill_server()
-                self._kill_keeper()
             case "client":
                 process = self._clients[fault.client].process
                 if process is not None:
@@ -160,15 +176,34 @@ class ChaosRun:
             case "full disk":
                 await self._fill_disk(fault.lasts_secs)
 
-    def _kill_server(self) -> None:
-        if self._server.process is not None:
+    def _kill(self, kind: str) -> None:
+        """SIGKILL server, keeper or both; one before the other is back is the same as both."""
+        self._killed |= {"server", "keeper"} if kind == "both" else {kind}
+        if kind != "keeper" and self._server.process is not None:
             self._server.process.kill()
-
-    def _kill_keeper(self) -> None:
-        keeper = self._server.keeper_pid()
-        if keeper is not None:
+        if kind != "server" and (keeper := self._server.keeper_pid()) is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(keeper, signal.SIGKILL)
+        effect = "both" if len(self._killed) == 2 else kind
+        self.history.faults.append((time.monotonic(), effect))
+
+    async def _watch_health(self) -> None:
+        """Notice when server and keeper are both there, and each has the ends of the pipes."""
+        async with connect(self._server.endpoint, request_timeout_secs=0.5) as client:
+            while True:
+                faults = len(self.history.faults)
+                await asyncio.sleep(_NOTICE_SECS)  # a connection that broke has been seen to
+                with contextlib.suppress(AgentError):
+                    health = await client.health_check()
+                    reason = (health.metadata or {}).get("reason", "")
+                    if "keeper" not in reason and faults == len(self.history.faults):
+                        self._are_whole()
+
+    def _are_whole(self) -> None:
+        if self._killed:
+            killed_at = max(at for at, kind in self.history.faults if kind in KILLS)
+            self.recoveries.append(time.monotonic() - killed_at)
+            self._killed.clear()
 
     def _delay(self, secs: float) -> None:
         for proxy in (self._commands, self._events):
@@ -204,12 +239,16 @@ class ChaosRun:
     @asynccontextmanager
     async def _kept_running(self) -> AsyncIterator[None]:
         """Start server and clients again when they have ended; collect orphans, as init does."""
-        task = asyncio.create_task(self._keep_running())
+        tasks = [
+            asyncio.create_task(self._keep_running()),
+            asyncio.create_task(self._watch_health()),
+        ]
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep_running(self) -> None:
         while True:
@@ -225,7 +264,7 @@ class ChaosRun:
         code = client.process.poll() if client.process is not None else 0
         if code is None:
             return
-        if code not in (0, -signal.SIGKILL):
+        if code not in (0, -signal.SIGKILL, -signal.SIGTERM):  # SIGTERM may come too early for it
             self.history.leftovers.append(
                 f"client {client.number} ended by itself with {code}; see {self._log(client)}"
             )
@@ -233,7 +272,8 @@ class ChaosRun:
             return
         client.lives += 1
         words = [self._commands.endpoint, self._events.endpoint, str(self.settings.seed)]
-        words += [str(client.number), str(client.lives), str(self.settings.folder)]
+        words += [str(client.number), str(client.lives), "finish" if self._stopping else "work"]
+        words.append(str(self.settings.folder))
         path = os.pathsep.join(filter(None, (_TESTS, os.environ.get("PYTHONPATH"))))
         with self._log(client).open("ab") as log:
             client.process = subprocess.Popen(
@@ -243,8 +283,6 @@ class ChaosRun:
                 stderr=log,
                 env=os.environ | {"PYTHONPATH": path},
             )
-        if self._stopping:
-            client.process.terminate()
 
     def _log(self, client: _ClientProcess) -> Path:
         return self.settings.folder / f"client-{client.number}.log"
@@ -266,7 +304,7 @@ class ChaosRun:
             if client.process is not None and client.process.poll() is None:
                 client.process.terminate()
         deadline = time.monotonic() + _FINISH_SECS
-        while any(client.process.poll() is None for client in self._clients if client.process):
+        while any(client.process.poll() != 0 for client in self._clients if client.process):
             if time.monotonic() > deadline:
                 self.history.leftovers.append("a client did not come to an end: calls hang")
                 return
@@ -305,14 +343,13 @@ class ChaosRun:
             stderr=output[LogStreamType.STDERR],
         )
 
-    def _compare_files(self, before: dict[str, int]) -> None:
+    def _compare_files(self, before: dict[str, Counter[str]]) -> None:
         deadline = time.monotonic() + _END_SECS
-        while more := _more(now := _open_files(self._server), before):
+        while any(more := [now - before[who] for who, now in _open_files(self._server).items()]):
             if time.monotonic() > deadline:
-                break
+                self.history.leftovers.append(f"open files of server and keeper: {more}")
+                return
             time.sleep(_TICK_SECS)
-        if more:
-            self.history.leftovers.append(f"open files: {before} at the beginning, {now} now")
 
     def _stop(self) -> None:
         """End the server; nothing of it may be left."""
@@ -348,13 +385,15 @@ async def _end(client: ZmqClient, info: AgentInfo) -> None:
             await client.control_agent(info, command, payload)
 
 
-def _open_files(server: RestartableServer) -> dict[str, int]:
-    pids = {"server": server.pid, "keeper": server.keeper_pid() or 0}
-    return {who: len(os.listdir(f"/proc/{pid}/fd")) for who, pid in pids.items()}
-
-
-def _more(now: dict[str, int], before: dict[str, int]) -> bool:
-    return any(now[who] > before[who] for who in now)
+def _open_files(server: RestartableServer) -> dict[str, Counter[str]]:
+    """Return what server and keeper have open, files of one kind counted together."""
+    found = {}
+    for who, pid in (("server", server.pid), ("keeper", server.keeper_pid())):
+        kinds = found[who] = Counter[str]()
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                kinds[re.sub(r"\d+", "N", os.readlink(entry))] += 1
+    return found
 
 
 def summary(run: ChaosRun) -> str:
@@ -363,10 +402,12 @@ def summary(run: ChaosRun) -> str:
     outcomes = Counter(f"{call.outcome}" for call in history.calls)
     written = sum(len(agent.stdout) + len(agent.stderr) for agent in history.agents)
     kinds = Counter(kind for _, kind in history.faults)
+    times = run.recoveries or [0.0]
     return "\n".join(
         (
             f"calls: {len(history.calls)}, of them {dict(outcomes)}",
             f"agents: {len(history.agents)}, {written} bytes of output",
             f"faults: {dict(kinds)}; server starts: {run.restarts + 1}",
+            f"whole again after a kill: median {median(times):.2f} s, longest {max(times):.2f} s",
         )
     )

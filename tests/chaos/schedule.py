@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-__all__ = ["Fault", "schedule"]
+__all__ = ["KILLS", "Fault", "schedule"]
+
+KILLS = ("server", "keeper", "both")
 
 _WEIGHTS = {
     "server": 10,  # SIGKILL
@@ -19,18 +21,24 @@ _WEIGHTS = {
     "full disk": 2,
 }
 _LASTING = {"delay": (0.3, 1.5), "freeze": (0.2, 1.5), "lose": (0.5, 3.0), "full disk": (0.3, 1.5)}
+_HASTY_SHARE = 0.15
 _QUIET_SECS = 2.0
 """At the beginning and at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: when, what, for how long (if it lasts), and to whom."""
+    """One fault: when, what, for how long (if it lasts), and to whom.
+
+    A kill of server or keeper waits until both are back from the last one, unless it is
+    ``hasty``; what follows is later by that.
+    """
 
     at_secs: float
     kind: str
     lasts_secs: float = 0.0
     client: int = 0
+    hasty: bool = False
 
     def __str__(self) -> str:
         words = f"{self.at_secs:7.2f} s  {self.kind}"
@@ -38,6 +46,8 @@ class Fault:
             words += f" {self.client}"
         if self.lasts_secs:
             words += f" for {self.lasts_secs:.2f} s"
+        if self.hasty and self.kind in KILLS:
+            words += ", hastily"
         return words
 
 
@@ -58,5 +68,6 @@ def schedule(seed: int, secs: float, clients: int, *, full_disk: bool = True) ->
         (kind,) = dice.choices(kinds, weights)
         lasts = round(dice.uniform(*_LASTING[kind]), 2) if kind in _LASTING else 0.0
         client = dice.randrange(clients)
+        hasty = dice.random() < _HASTY_SHARE
         if kind != "full disk" or full_disk:
-            faults.append(Fault(round(at, 2), kind, lasts, client))
+            faults.append(Fault(round(at, 2), kind, lasts, client, hasty))
