@@ -30,8 +30,8 @@ _log = logging.getLogger(__name__)
 
 _RETRY_SECS = 1.0
 _GROUP_SECS = 0.002
-"""A patient group waits so long after the commit before it: at 1,000 spawns a second, each of
-which is recorded three times, that makes six records a commit instead of one or two."""
+"""A patient group waits so long after the commit before it. A spawn is recorded three times, and
+many that start at once share their commits; one by itself does not wait."""
 _CHECKPOINT_COMMITS = 1000
 _MOST_LOG_PAGES = 4096
 """16 MiB of write-ahead log: where commits never pause, they are held while it begins anew."""
