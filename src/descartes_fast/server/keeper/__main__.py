@@ -73,8 +73,7 @@ def main() -> int:
     if state is not None:
         keeper.restore(state)
     try:
-        print("ready", flush=True)
-        _leave_stdout()
+        _say_ready()
         keeper.run(signals_fd)
     finally:
         place.leave()
@@ -104,8 +103,10 @@ def _ignore(*_: object) -> None:
     pass
 
 
-def _leave_stdout() -> None:
-    """Point stdin and stdout at nothing: who started the keeper may close its end."""
+def _say_ready() -> None:
+    """Say so on stdout, and point it and stdin at nothing: who started the keeper may be gone."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, b"ready\n")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
