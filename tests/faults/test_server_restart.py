@@ -268,6 +268,19 @@ async def test_keeper_whose_agents_have_ended_goes_and_leaves_their_ends() -> No
         assert (await client.wait_agent(agent, timeout_secs=5)).exit_code == 8
 
 
+async def test_server_without_a_journal_waits_until_the_agents_of_the_one_before_are_gone() -> None:
+    async with restartable("journal = false") as (server, client):
+        agent = await spawn(client, "trap '' TERM; echo ready; while :; do sleep 0.05; done")
+        await read_more(client, agent, 6)
+        pid = (await details(client, agent))["pid"]
+        await restart(server)  # at once: the keeper is still ending it
+        assert not runs(pid)
+        assert await client.list_remote_agents() == []
+        assert (
+            await client.wait_agent(await spawn(client, "exit 4"), timeout_secs=5)
+        ).exit_code == 4
+
+
 async def test_server_that_ends_in_order_ends_its_agents_and_lists_them_afterwards() -> None:
     async with restartable() as (server, client):
         agent = await spawn(client, "exec sleep 60")

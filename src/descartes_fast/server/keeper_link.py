@@ -10,6 +10,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from ..errors import CommunicationError, ExecutionError, ServerBusy, SpawnFailed
+from .keeper.passing import close_all
 from .keeper.protocol import BrokenFrame
 from .keeper.trees import MARKER
 from .keeper_connection import KeeperConnection
@@ -374,6 +375,8 @@ class KeeperLink:
 
     def _take_duplicates(self, header: dict[str, Any], found: list[int] | None) -> None:
         is_complete = found is not None and len(found) == sum(len(n) for _, n in header["agents"])
+        if not is_complete:
+            close_all(found or ())
         descriptors = iter(found or ())
         for agent_id, names in header["agents"]:
             mine = [next(descriptors) for _ in names] if is_complete else None
