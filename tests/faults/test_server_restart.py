@@ -315,6 +315,19 @@ async def test_server_and_keeper_killed_agents_are_adopted_and_ends_not_made_up(
         assert end.signal in (None, signal.SIGUSR1)
 
 
+async def test_agents_from_before_the_machine_was_restarted_are_not_looked_for() -> None:
+    async with restartable() as (server, client):
+        agent = await spawn(client, "exec sleep 60")
+        server.kill_keeper()
+        server.kill()
+        (server.state / "boot_id").write_text("another start of the machine\n")
+        await asyncio.to_thread(server.start)
+        end = await client.wait_agent(agent, timeout_secs=5)
+        assert (end.status, end.exit_code, end.signal) == (AgentStatus.FAILED, None, None)
+        await restart(server)
+        assert (await client.wait_agent(agent, timeout_secs=5)).status is AgentStatus.FAILED
+
+
 async def test_agent_that_the_journal_does_not_know_is_ended() -> None:
     async with restartable() as (server, client):
         agent = await spawn(client, "exec sleep 60")

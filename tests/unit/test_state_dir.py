@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from descartes_fast.errors import UsageError
+from descartes_fast.server import state_dir
 from descartes_fast.server.keeper_process import KeeperPlace
 from descartes_fast.server.state_dir import StateDir
 
@@ -177,6 +178,25 @@ def test_runtime_directory_inside_the_state_directory_stays(short_path: Path) ->
     state.remove_runtime()
     assert state.runtime == short_path / "state" / "run"
     assert state.runtime.exists()
+    state.close()
+
+
+def test_restart_of_the_machine_is_noticed_until_it_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot = tmp_path / "boot"
+    monkeypatch.setattr(state_dir, "_BOOT_ID_PATH", boot)
+    state = StateDir(tmp_path / "state")
+    answers = []
+    for words in ("first\n", "first\n", "second\n"):
+        boot.write_text(words)
+        answers.append(state.machine_was_restarted())
+        state.note_boot()
+        answers.append(state.machine_was_restarted())
+    assert answers == [False, False, False, False, True, False]
+    boot.unlink()  # not Linux: nothing is known, nothing is claimed
+    assert not state.machine_was_restarted()
+    state.note_boot()
     state.close()
 
 

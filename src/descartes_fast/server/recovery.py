@@ -52,6 +52,7 @@ class Recovery:
             self.registry,
             read_ends(ends_path),
             stop_grace_secs=self.stop_grace_secs,
+            machine_was_restarted=self.state_dir.machine_was_restarted(),
         )
         for agent in self.registry.alive():
             if agent.status is AgentStatus.INITIALIZING:
@@ -66,6 +67,7 @@ class Recovery:
         with contextlib.suppress(ServerBusy):
             await self.journal.committed()
             ends_path.unlink(missing_ok=True)
+            self.state_dir.note_boot()
         known = {agent.id for agent in self.registry.listed(None, None)}
         await asyncio.to_thread(self.state_dir.remove_unknown, known)
         return ends

@@ -24,6 +24,8 @@ __all__ = ["StateDir", "runtime_directory"]
 _RUNTIME_NAME_BYTES = len("/keeper.sock")
 _MAX_SOCKET_PATH_BYTES = 103  # on macOS; 107 on Linux
 _LONGEST_NAME_FILE = 2048
+_BOOT_NAME = "boot_id"
+_BOOT_ID_PATH = Path("/proc/sys/kernel/random/boot_id")
 
 
 class StateDir:
@@ -85,12 +87,18 @@ class StateDir:
         if is_server_name(known):
             return known
         made = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-        with contextlib.suppress(FileNotFoundError):
-            file.unlink()
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(made + "\n")
+        _write_private(file, made)
         return made
+
+    def machine_was_restarted(self) -> bool:
+        """Tell whether the machine was started anew since :meth:`note_boot`; False if unknown."""
+        noted = _read_private(self.path / _BOOT_NAME)
+        return bool(noted and _boot_id() and noted.strip() != _boot_id())
+
+    def note_boot(self) -> None:
+        """Note which start of the machine the process ids and start times here belong to."""
+        if _boot_id() and (_read_private(self.path / _BOOT_NAME) or "").strip() != _boot_id():
+            _write_private(self.path / _BOOT_NAME, _boot_id())
 
     def close(self) -> None:
         """Release the lock; twice is fine."""
@@ -151,3 +159,20 @@ def _read_private(file: Path) -> str | None:
     except (OSError, UnicodeDecodeError):
         pass
     return None
+
+
+def _write_private(file: Path, text: str) -> None:
+    """Write a line to a file that is made anew; a link that is there is not followed."""
+    with contextlib.suppress(FileNotFoundError):
+        file.unlink()
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text + "\n")
+
+
+def _boot_id() -> str:
+    """Return what tells this start of the machine from others; empty where nothing does."""
+    try:
+        return _BOOT_ID_PATH.read_text().strip()
+    except OSError:
+        return ""

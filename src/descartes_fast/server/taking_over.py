@@ -32,12 +32,14 @@ async def take_over(
     ends: Mapping[UUID, Ended],
     *,
     stop_grace_secs: float,
+    machine_was_restarted: bool = False,
 ) -> list[Ended]:
     """Bring the agents that have not ended together with the keeper; return the ends it tells.
 
     What the keeper has is measured. What it does not have ended as ``ends`` say, or is adopted;
     an agent of which there is neither never ran, and is left as it is. What only the keeper knows
-    is ended by it. Stops that were under way go on, from the beginning of their grace.
+    is ended by it. Stops that were under way go on, from the beginning of their grace. If
+    ``machine_was_restarted`` nothing of it can be there, whatever has the process ids now.
 
     Raises ``CommunicationError`` if the keeper is lost meanwhile.
     """
@@ -49,6 +51,10 @@ async def take_over(
     orphans = [
         agent for agent in agents if _has_run(agent) and agent.id not in known.keys() | ended
     ]
+    if machine_was_restarted:
+        for agent in orphans:
+            agent.lost("the machine was restarted while it ran: nobody saw how it ended")
+        orphans = []
     if keeper.is_new:
         keep = {str(agent.id) for agent in orphans}
         await asyncio.to_thread(kill_marked, keeper.instance, keep)
