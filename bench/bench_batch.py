@@ -38,14 +38,15 @@ def contestants(start: Callable[[Starts], Lineup], agents: int) -> Lineup:
 @pytest.fixture
 def run(measure: Callable[..., None], contestants: Lineup, agents: int) -> Callable[..., None]:
     def batch(operation: str, batches: int, without: dict[str, str]) -> None:
-        def check(figures: dict[str, Any]) -> None:
-            assert figures["done"] == agents * batches
+        def check(figures: dict[str, Any], work: dict[str, Any]) -> None:
+            assert figures["done"] == agents * work["batches"]
 
         measure(
             contestants,
             unit="agents/s",
             check=check,
             without=without,
+            less={SUPERVISOR: {"batches": 1}},
             batches=batches,
             operation=operation,
         )

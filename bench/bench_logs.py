@@ -44,7 +44,7 @@ def run(
         path = tmp_path / "text"
         path.write_bytes((line * (size // len(line) + 1))[:size])
 
-        def check(figures: dict[str, Any]) -> None:
+        def check(figures: dict[str, Any], _: dict[str, Any]) -> None:
             assert figures["done"] == size * agents
 
         measure(contestants, unit="MB/s", check=check, path=str(path), agents=agents)

@@ -27,7 +27,7 @@ def bench_startup_first_answer(
         }
     )
 
-    def check(figures: dict[str, Any]) -> None:
+    def check(figures: dict[str, Any], _: dict[str, Any]) -> None:
         assert figures["done"] == 1
 
     measure(lineup, unit="ms", value="ms", lower_is_better=True, check=check, agents=0)
@@ -47,7 +47,7 @@ def bench_startup_recovery_200(
     if not lineup.running[0].round(agents=1)["done"]:
         pytest.skip("this server does not take its agents back after a crash")
 
-    def check(figures: dict[str, Any]) -> None:
+    def check(figures: dict[str, Any], _: dict[str, Any]) -> None:
         assert figures["done"] in (agents, 1)
 
     measure(

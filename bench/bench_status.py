@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from .conftest import Lineup, Starts
-from .contestants import c_program, program
+from .contestants import Absent, c_program, program
 from .limits import compiled
 from .names import MSGSPEC, OURS, PUB_SUB, ZMQ
 from .updates import our_frames, peer_frames, write_frames
 
-COUNTS = {1: 200_000, 16: 20_000}
-PUBLISHED = 100_000
+COUNTS = {1: 100_000, 16: 6_000}
+PUBLISHED = 50_000
 QUICK_SHARE = 20
 
 
@@ -34,7 +34,10 @@ def subscribe(
         ours, peers = tmp_path / "ours", tmp_path / "peers"
         write_frames(ours, our_frames(count))
         write_frames(peers, peer_frames(count))
-        publish = compiled("zmq_pub_sub")
+        try:
+            publish = compiled("zmq_pub_sub")
+        except Absent as reason:
+            pytest.skip(f"there is no source that is fast enough: {reason}")
         source = [str(publish), "source", str(peers), ""]
         lineup = start(
             {
@@ -56,8 +59,8 @@ def subscribe(
     return measure_subscribers
 
 
-def check_all_right(count: int) -> Callable[[dict[str, Any]], None]:
-    def check(figures: dict[str, Any]) -> None:
+def check_all_right(count: int) -> Callable[[dict[str, Any], dict[str, Any]], None]:
+    def check(figures: dict[str, Any], _: dict[str, Any]) -> None:
         assert figures["done"] == count
 
     return check

@@ -64,8 +64,9 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, quick: bool) -> Call
 
     pytest-benchmark times our rounds; before each, outside of that time, the others do theirs.
     So whatever slows the machine down for a while slows all of them. The first round of
-    each is not counted. ``check`` is given each round's figures afterwards; ``without`` names
-    who cannot do this work, and why; an empty reason is one that need not be told.
+    each is not counted. ``check`` is given each round's figures and its work afterwards.
+    ``without`` names who cannot do this work, and why; an empty reason is one that need not be
+    told. ``less`` is the smaller work of who is slow, where only the rate counts.
     """
 
     def in_turn(
@@ -73,10 +74,11 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, quick: bool) -> Call
         *,
         unit: str,
         rounds: int = 7,
-        check: Callable[[dict[str, Any]], None] | None = None,
+        check: Callable[[dict[str, Any], dict[str, Any]], None] | None = None,
         value: str = "rate",
         lower_is_better: bool = False,
         without: Mapping[str, str] = MappingProxyType({}),
+        less: Mapping[str, dict[str, Any]] = MappingProxyType({}),
         **work: Any,
     ) -> None:
         rounds = min(rounds, 2) if quick else rounds
@@ -85,11 +87,13 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, quick: bool) -> Call
         ours, others = taking_part[0], taking_part[1:]
         found: dict[str, list[dict[str, Any]]] = {each.name: [] for each in taking_part}
         for contestant in taking_part:
-            contestant.round(**work)
+            contestant.round(**work | less.get(contestant.name, {}))
 
         def run_others() -> None:
             for contestant in others:
-                found[contestant.name].append(contestant.round(**work))
+                found[contestant.name].append(
+                    contestant.round(**work | less.get(contestant.name, {}))
+                )
 
         def run_ours() -> None:
             found[ours.name].append(ours.round(**work))
@@ -111,7 +115,7 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, quick: bool) -> Call
         for each in taking_part:
             for figures in found[each.name]:
                 if check is not None:
-                    check(figures)
+                    check(figures, work | less.get(each.name, {}))
 
     return in_turn
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from .processes import cpu_by_process
+
 __all__ = ["Absent", "Contestant", "Kind", "c_program", "program"]
 
 Kind = Literal["ours", "peer", "limit"]
@@ -57,11 +59,19 @@ class Contestant:
             raise
 
     def round(self, **work: Any) -> dict[str, Any]:
-        """Have it do one round and return its figures."""
+        """Have it do one round and return its figures.
+
+        ``cpu_secs`` among them is the processor time that its processes used meanwhile: what
+        else goes on in the machine changes that much less than it does the time that passes.
+        """
         assert self._process.stdin is not None
+        before = cpu_by_process(self._process.pid)
         self._process.stdin.write(json.dumps(work) + "\n")
         self._process.stdin.flush()
-        return self._read()
+        figures = self._read()
+        after = cpu_by_process(self._process.pid)
+        figures["cpu_secs"] = sum(after[pid] - before[pid] for pid in before.keys() & after.keys())
+        return figures
 
     def close(self) -> None:
         """End its stdin and wait until it has cleaned up and ended."""

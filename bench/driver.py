@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import math
 import sys
@@ -23,7 +22,6 @@ def drive(make: Callable[[], AbstractContextManager[Round]]) -> None:
     with make() as one_round:
         _say({})
         for line in sys.stdin:
-            gc.collect()
             _say(one_round(**json.loads(line)))
 
 
@@ -41,7 +39,6 @@ def drive_async(
         async with make() as one_round:
             _say({})
             for line in sys.stdin:  # noqa: ASYNC251, RUF100 - standing still is meant
-                gc.collect()
                 _say(await one_round(**json.loads(line)))
 
     if loop_factory is None:

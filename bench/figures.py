@@ -52,6 +52,16 @@ class Figure:
                   if (value or self.value) in each]  # fmt: skip
         return Spread.of(values) if values else None
 
+    def cpu(self, contestant: str) -> Spread | None:
+        """Return the processor time for each thing done, in µs, or in ms a MB where bytes are."""
+        factor = 1e9 if self.unit == "MB/s" else 1e6
+        values = [
+            each["cpu_secs"] / each["done"] * factor
+            for each in self.rounds.get(contestant, ())
+            if self.unit.endswith("/s") and each.get("cpu_secs") and each.get("done")
+        ]
+        return Spread.of(values) if values else None
+
     def ratio(self, contestant: str) -> Spread | None:
         """Return the spread of ours divided by a contestant's, round by round."""
         pairs = zip(self.rounds[OURS], self.rounds.get(contestant, ()), strict=False)

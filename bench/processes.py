@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["cpu_secs", "memory_bytes"]
+__all__ = ["cpu_by_process", "cpu_secs", "memory_bytes"]
 
 
 def memory_bytes(pids: Iterable[int]) -> int:
@@ -21,6 +21,21 @@ def memory_bytes(pids: Iterable[int]) -> int:
             if line.startswith("Rss:"):
                 total += int(line.split()[1]) * 1024
     return total
+
+
+def cpu_by_process(pid: int) -> dict[int, float]:
+    """Return the processor time that a process and all below it have used so far."""
+    found: dict[int, float] = {}
+    left = [pid]
+    while left:
+        each = left.pop()
+        try:
+            found[each] = cpu_secs([each])
+            for thread in Path(f"/proc/{each}/task").glob("[0-9]*/children"):
+                left += [int(word) for word in thread.read_text().split()]
+        except (OSError, ValueError):  # it has ended meanwhile
+            continue
+    return found
 
 
 def cpu_secs(pids: Iterable[int]) -> float:

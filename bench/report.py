@@ -74,8 +74,9 @@ def _machine(figures: Mapping[str, Figure]) -> Iterator[str]:
     yield (
         "Medians, quartiles in brackets. Contestants take turns, round by round, and a ratio is "
         "that of two rounds next to each other: ratios carry over to other machines, absolute "
-        "figures do not. Ours is a server in a process of its own and the public client over TCP "
-        "on the loopback; the peers are set up as their documentation says."
+        "figures do not. CPU is what all processes of a contestant used, its clients, servers and "
+        "agents that lived through the round. Ours is a server in a process of its own and the "
+        "public client over TCP on the loopback; the peers are set up as their documentation says."
     )
     if any(figure.quick for figure in figures.values()):
         yield ""
@@ -96,8 +97,9 @@ def _targets(figures: Mapping[str, Figure]) -> Iterator[str]:
         theirs = figure.spread(against) if against else None
         ratio = figure.ratio(against) if against else None
         sign = "≤ " if target.below else ""
+        live = figure.beside.get("live")
         cells = [
-            target.words,
+            target.words if live is None else f"{target.words} (only {live:,} live)",
             against or "",
             f"{_spread(figure.spread(OURS))} {figure.unit}",
             "" if theirs is None else _number(theirs.median),
@@ -110,7 +112,7 @@ def _targets(figures: Mapping[str, Figure]) -> Iterator[str]:
     absent = [target.words for target in TARGETS if target.figure not in figures]
     if absent:
         yield ""
-        yield f"Not measured in this run: {', '.join(dict.fromkeys(absent))}."
+        yield f"Not measured in this run: {'; '.join(dict.fromkeys(absent))}."
 
 
 def _verdict(target: Target, figure: Figure) -> str:
@@ -132,8 +134,9 @@ def _figures(figures: Mapping[str, Figure]) -> Iterator[str]:
         better = "lower is better" if figure.lower_is_better else "higher is better"
         yield f"### {figure.name}"
         yield ""
-        yield f"| {figure.unit}, {better} | | | ours ÷ it | p50 µs | p99 µs |"
-        yield "|---|---|---|---|---|---|"
+        cpu = "CPU ms/MB" if figure.unit == "MB/s" else "CPU µs each"
+        yield f"| {figure.unit}, {better} | | | ours ÷ it | p50 µs | p99 µs | {cpu} |"
+        yield "|---|---|---|---|---|---|---|"
         for name, kind in figure.kinds.items():
             ratio = None if name == OURS else figure.ratio(name)
             cells = [
@@ -142,6 +145,7 @@ def _figures(figures: Mapping[str, Figure]) -> Iterator[str]:
                 _spread(figure.spread(name)),
                 "" if ratio is None else _spread(ratio),
                 *(_median(figure.spread(name, value)) for value in ("p50", "p99")),
+                _median(figure.cpu(name)),
             ]
             yield f"| {' | '.join(cells)} |"
         yield ""
