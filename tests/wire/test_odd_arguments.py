@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -173,3 +175,39 @@ def test_int_subclass_that_lies_is_taken_by_its_number() -> None:
     assert command(payload=liar(2**63 + 5)).payload == 2**63 + 5
     with pytest.raises(FieldError):
         command(payload=liar(2**65))
+
+
+class ChangesADict:
+    """Garbage in a cycle: a collection, whenever it comes, replaces what a dict holds."""
+
+    def __init__(self, entries: dict[str, Any]) -> None:
+        self.entries = entries
+        self.cycle = self
+
+    def __del__(self) -> None:
+        self.entries.clear()
+        self.entries.update(dict.fromkeys(map(str, range(50)), 7))
+
+
+@pytest.mark.parametrize("allocations", range(30))
+def test_dict_that_a_collection_changes_while_it_is_written_is_written_whole_or_refused(
+    allocations: int,
+) -> None:
+    # Lists so long that the interpreter has no tuple at hand for them.
+    entries: dict[str, Any] = {f"key {i}": [i * 1.5 + j for j in range(40)] for i in range(20)}
+    message = None
+    threshold = gc.get_threshold()
+    gc.collect()
+    gc.disable()
+    try:
+        ChangesADict(entries)
+        gc.set_threshold(gc.get_count()[0] + allocations, 1000, 1000)
+        gc.enable()
+        with contextlib.suppress(FieldError):
+            message = command(payload=entries)
+    finally:
+        gc.set_threshold(*threshold)
+        gc.enable()
+    if message is not None:
+        assert deserialize_zmq_message(serialize_zmq_message(message)) == message
+        assert len(message.payload) in (20, 50)

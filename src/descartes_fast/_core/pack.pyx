@@ -150,6 +150,7 @@ cdef int pack_items(Buffer* out, tuple items, int depth, size_t* budget) except 
 
 cdef int pack_dict(Buffer* out, dict entries, int depth, size_t* budget) except -1:
     cdef Py_ssize_t at = 0
+    cdef Py_ssize_t left
     cdef PyObject* key
     cdef PyObject* value
     if depth == MAX_DEPTH:
@@ -157,19 +158,25 @@ cdef int pack_dict(Buffer* out, dict entries, int depth, size_t* budget) except 
     if not HAVE_GIL:
         # Another thread may change it between its length and its entries.
         entries = entries.copy()
+    left = len(entries)
     reserve(out, 5)
-    put_map_header(out, len(entries))
-    # Nothing that is called here runs Python code, so the entries stay as they are.
+    put_map_header(out, left)
     while PyDict_Next(entries, &at, &key, &value):
         if not isinstance(<object>key, str):
             raise FieldError(f"a key of a JSON object is a str, not {type(<object>key).__name__}")
         pack_str(out, <object>key)
-        pack_value(out, <object>value, depth + 1, budget)
+        # Held: until Python 3.11 the tuple that a list is written from may set off a collection,
+        # and a finalizer then changes the entries.
+        held = <object>value
+        pack_value(out, held, depth + 1, budget)
+        left -= 1
+    if left:
+        raise FieldError("a dict changed while it was written")
     return 0
 
 
 cdef int pack_text_dict(Buffer* out, dict entries) except -1:
-    """Write a map of str to str."""
+    """Write a map of str to str. Writing one runs no Python code: the entries stay as they are."""
     cdef Py_ssize_t at = 0
     cdef PyObject* key
     cdef PyObject* value
@@ -181,9 +188,9 @@ cdef int pack_text_dict(Buffer* out, dict entries) except -1:
         if not isinstance(<object>key, str):
             raise FieldError(f"a key is a str, not {type(<object>key).__name__}")
         if not isinstance(<object>value, str):
-            raise FieldError(
-                f"the value of {<object>key!r} is a str, not {type(<object>value).__name__}"
-            )
+            # Held: what they say of themselves may be anybody's code.
+            name, held = <object>key, <object>value
+            raise FieldError(f"the value of {name!r} is a str, not {type(held).__name__}")
         pack_str(out, <object>key)
         pack_str(out, <object>value)
     return 0
