@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,12 +91,48 @@ def test_closed_socket_raises(kind: Any) -> None:
 
 
 @needs_libzmq
-@pytest.mark.parametrize("frames", [("text",), (bytearray(b"x"),), (None,), [b"list"]])
-def test_frames_that_are_no_bytes_are_refused(sockets: Pair, frames: Any) -> None:
+@pytest.mark.parametrize(
+    "frames", [("text",), (bytearray(b"x"),), (None,), [b"list"], (b"begin", None)]
+)
+def test_frames_that_are_no_bytes_are_refused_whole(sockets: Pair, frames: Any) -> None:
+    here, there = Frames(sockets[0]), Frames(sockets[1])
+    for send in (there.send, there.send_rest):
+        with pytest.raises(TypeError):
+            send(frames)
+    there.send((b"next",))
+    assert here.receive(2) == [[b"next"]]
+
+
+@needs_libzmq
+@pytest.mark.parametrize("other", [None, 7, "inproc://frames"])
+def test_only_a_socket_has_frames(other: Any) -> None:
     with pytest.raises(TypeError):
-        Frames(sockets[0]).send(frames)
+        Frames(other)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a module's dependencies are not searched")
 def test_libzmq_of_pyzmq_is_found() -> None:
     assert LIBZMQ_FOUND
+
+
+# What PYZMQ_BACKEND may name: here pyzmq's own, with a socket class that is not its extension's.
+BACKEND = """
+from zmq.backend.cython import *
+from zmq.backend.cython import Socket as _Socket, monitored_queue
+
+class Socket(_Socket):
+    pass
+"""
+
+
+def test_libzmq_is_not_looked_for_when_the_sockets_are_of_another_backend(tmp_path: Path) -> None:
+    (tmp_path / "another_backend.py").write_text(BACKEND)
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    found = subprocess.run(
+        [sys.executable, "-c", "from descartes_fast._core.frames import *; print(LIBZMQ_FOUND)"],
+        env=os.environ | {"PYZMQ_BACKEND": "another_backend", "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == "False"

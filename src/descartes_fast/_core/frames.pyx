@@ -13,6 +13,7 @@ from libc.stdint cimport uintptr_t
 import errno
 
 import zmq
+import zmq.backend
 
 cdef enum:
     # Of zmq.h.
@@ -44,7 +45,7 @@ cdef get_option_t get_option
 cdef errno_t last_errno
 
 
-cdef bint find_libzmq():
+cdef bint find_libzmq() except -1:
     """Look the functions up in pyzmq's extension and the libraries that it depends on."""
     global msg_init, msg_close, msg_recv, msg_data, msg_size, msg_more
     global send_bytes, get_option, last_errno
@@ -54,6 +55,9 @@ cdef bint find_libzmq():
 
         from zmq.backend.cython import _zmq
 
+        if zmq.backend.Socket is not _zmq.Socket:
+            # The sockets are another backend's (PYZMQ_BACKEND), and that one's libzmq has them.
+            return False
         library = ctypes.CDLL(_zmq.__file__)
         init, close, recv, data, size, more, send, option, error = [
             ctypes.cast(getattr(library, f"zmq_{name}"), ctypes.c_void_p).value
@@ -88,6 +92,8 @@ cdef class Frames:
     def __init__(self, socket):
         if not LIBZMQ_FOUND:
             raise NotImplementedError("libzmq's functions were not found in pyzmq")
+        if not isinstance(socket, zmq.backend.Socket):
+            raise TypeError(f"expected a zmq.Socket, not {type(socket).__name__}")
         self._socket = socket
         self._handle = <void*><uintptr_t>socket.underlying
 
@@ -115,12 +121,13 @@ cdef class Frames:
     def send(self, tuple frames):
         """Send one message without waiting; return how many of its frames libzmq has taken.
 
-        All of them: it is sent. None: it would have to wait. In between: its peer went away in
-        the middle of it, and libzmq discards everything up to a frame without ``SNDMORE``.
+        All of them: it is sent. Not one: it would have to wait. In between: its peer went away
+        in the middle of it, and libzmq discards everything up to a frame without ``SNDMORE``.
         """
         cdef Py_ssize_t count = len(frames)
         cdef Py_ssize_t position
         check_open(self)
+        check_frames(frames)
         for position in range(count):
             if not send_one(self._handle, frames[position], position < count - 1):
                 return position
@@ -131,6 +138,7 @@ cdef class Frames:
         cdef Py_ssize_t count = len(frames)
         cdef Py_ssize_t position
         check_open(self)
+        check_frames(frames)
         for position in range(count):
             send_one(self._handle, frames[position], position < count - 1)
 
@@ -139,6 +147,14 @@ cdef int check_open(Frames self) except -1:
     """A closed socket's handle is memory that libzmq has given back."""
     if self._socket.closed:
         raise zmq.ZMQError(errno.ENOTSOCK)
+    return 0
+
+
+cdef int check_frames(tuple frames) except -1:
+    """What is refused is refused whole: a part of it would be in front of the next message."""
+    for frame in frames:
+        if type(frame) is not bytes:
+            raise TypeError(f"a frame must be bytes, not {type(frame).__name__}")
     return 0
 
 
@@ -166,8 +182,6 @@ cdef list receive_one(void* handle):
 
 cdef bint send_one(void* handle, bytes frame, bint more) except -1:
     """Send one frame. Returns whether libzmq took it; it did not if it would have to wait."""
-    if frame is None:
-        raise TypeError("a frame must be bytes")
     while send_bytes(
         handle,
         PyBytes_AS_STRING(frame),
