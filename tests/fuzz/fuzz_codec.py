@@ -47,8 +47,10 @@ class Target:
     """One input through everything that reads bytes, held against the slow codec."""
 
     def __init__(self, package: Any) -> None:
+        from descartes_fast._core.quick_status import asked_agent
         from wire import slow_codec
 
+        self.asked_agent = asked_agent
         self.slow = slow_codec
         self.package = package
 
@@ -56,12 +58,15 @@ class Target:
         """Raise for any answer but the right one."""
         core = self.package
         core.peek_header(data)
+        asked = self.asked_agent(data)
         try:
             message = core.deserialize_zmq_message(data)
         except core.ProtocolError as error:
             message = None
             if not 0 <= error.offset <= len(data):
                 raise AssertionError(f"offset {error.offset} of {len(data)} bytes") from error
+        if asked is not None and not asks_for_status(message, asked):
+            raise AssertionError("answered as a get_status, which it is not")
         try:
             expected = self.slow.decode(data)
         except self.slow.Refused as refusal:
@@ -81,6 +86,16 @@ class Target:
         if core.deserialize_zmq_message(written) != message:
             raise AssertionError("not equal after writing and reading")
         repr(message)
+
+
+def asks_for_status(message: Any, agent_id: bytes) -> bool:
+    """Return whether a message is a plain ``get_status`` about this agent."""
+    return (
+        type(message).__name__ == "ControlCommand"
+        and message.command_type == "get_status"
+        and message.agent_id.bytes == agent_id
+        and message.payload is None
+    )
 
 
 def fuzz(seconds: float, seed: int, corpus: Path | None) -> int:

@@ -47,8 +47,13 @@ def main(arguments: list[str]) -> int:
 
 
 def unit_tests() -> list[Path]:
-    """Return the unit tests of the messages."""
-    return sorted((ROOT / "tests" / "unit").glob("test_messages*.py"))
+    """Return the unit tests of what else is in the core: its classes, and two ways around them."""
+    unit = ROOT / "tests" / "unit"
+    return [
+        *sorted(unit.glob("test_messages*.py")),
+        unit / "test_frames.py",
+        unit / "test_quick_status.py",
+    ]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,6 +19,7 @@ from descartes_fast import (
     serialize_zmq_message,
 )
 from descartes_fast._core.quick_status import answered, asked_agent
+from wire.mutations import mutations
 
 AGENT = UUID("0123456789abcdef0123456789abcdef")
 
@@ -74,6 +76,31 @@ def test_what_is_no_plain_request_is_left_to_others(body: bytes) -> None:
 def test_every_part_of_a_request_is_left_to_others() -> None:
     whole = request()
     assert [asked_agent(whole[:end]) for end in range(len(whole))] == [None] * len(whole)
+
+
+def test_mutated_request_is_answered_only_if_it_is_one_to_the_ordinary_way_too() -> None:
+    forms = [AGENT.bytes, str(AGENT), AGENT.hex, f"{{{AGENT}}}", AGENT.urn]
+    whole = [
+        msgpack.packb(["control_command", request_id, form, command, None])
+        for request_id in ("", "r-1", "é" * 20, "x" * 300)
+        for form in forms
+        for command in ("get_status", {"get_status": None}, "kill")
+    ]
+    seed = random.SystemRandom().randrange(2**32)
+    accepted = 0
+    for body in mutations(whole, seed, 20_000):
+        agent_id = asked_agent(body)
+        if agent_id is None:
+            continue
+        accepted += 1
+        message: Any = deserialize_zmq_message(body)
+        told = f"seed {seed}: {body.hex()}"
+        assert type(message) is ControlCommand, told
+        assert message.command_type is ControlCommandType.GET_STATUS, told
+        assert message.agent_id.bytes == agent_id, told
+        assert message.payload is None, told
+        assert answered(reply(), body) == reply(message.request_id), told
+    assert accepted > 200
 
 
 @pytest.mark.parametrize("size", [0, 1, 31, 32, 255, 256, 1024])
