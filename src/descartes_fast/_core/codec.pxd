@@ -10,9 +10,6 @@ from libc.stdint cimport uint8_t
 
 from .buffer cimport Buffer
 
-cdef enum:
-    LIMIT = 10 * 1024 * 1024
-
 cdef int encode_into(Buffer* out, object message) except -1
 cdef bytes encode_frame(const uint8_t* prefix, size_t prefix_size, object message)
 cdef object decode_from(const uint8_t* data, size_t size, bytes owner)

@@ -11,16 +11,17 @@ from .classes cimport as_message
 from .decode cimport decode_message
 from .encode cimport encode_message
 from .layout cimport Message, record_of
+from .wire cimport MAX_SIZE
 
-MAX_MESSAGE_SIZE = 10 * 1024 * 1024
+MAX_MESSAGE_SIZE = MAX_SIZE
 ZMQ_PROTOCOL_VERSION = "1.0.0"
 DEFAULT_TIMEOUT_SECS = 30
 
 
 def validate_message_size(size: int, /) -> None:
     """Check a message's size in bytes. Raises MessageTooLarge above ``MAX_MESSAGE_SIZE``."""
-    if size > LIMIT:
-        raise MessageTooLarge(size, LIMIT)
+    if size > MAX_SIZE:
+        raise MessageTooLarge(size, MAX_SIZE)
 
 
 @cython.binding(False)
@@ -58,8 +59,8 @@ cdef int encode_into(Buffer* out, object message) except -1:
     if found == NULL or record_of(found).tag == NULL:
         raise FieldError(f"{type(message).__name__} is not a message")
     encode_message(out, found)
-    if size_of_buffer(out) - before > LIMIT:
-        raise MessageTooLarge(size_of_buffer(out) - before, LIMIT)
+    if size_of_buffer(out) - before > MAX_SIZE:
+        raise MessageTooLarge(size_of_buffer(out) - before, MAX_SIZE)
     return 0
 
 
@@ -82,8 +83,8 @@ def deserialize_zmq_message(data, /):
     else:
         # A copy first: no other thread may change bytes that were already checked.
         view = memoryview(data)
-        if <size_t>view.nbytes > LIMIT:
-            raise MessageTooLarge(view.nbytes, LIMIT)
+        if <size_t>view.nbytes > MAX_SIZE:
+            raise MessageTooLarge(view.nbytes, MAX_SIZE)
         held = view.tobytes()
     return decode_from(<const uint8_t*><const char*>held, len(held), held)
 
@@ -94,8 +95,8 @@ cdef object decode_from(const uint8_t* data, size_t size, bytes owner):
     With ``owner`` None the bytes are copied, and need not outlive the call. Raises as
     ``deserialize_zmq_message``.
     """
-    if size > LIMIT:
-        raise MessageTooLarge(size, LIMIT)
+    if size > MAX_SIZE:
+        raise MessageTooLarge(size, MAX_SIZE)
     if owner is None:
         owner = (<const char*>data)[:size]
         data = <const uint8_t*><const char*>owner

@@ -25,6 +25,7 @@ from .layout cimport (
     TEXT_MAP, TIME, U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Py_IncRef, Record,
     Slice, Time, is_of, is_slice, new_message, owned, record_of, slice_of, time_of, uuid_of,
 )
+from .wire cimport MAX_SIZE
 
 import_datetime()
 
@@ -46,8 +47,6 @@ cdef type UUID_CLASS = uuid.UUID
 cdef object EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 cdef object MICROSECOND = timedelta(microseconds=1)
 cdef uint64_t LAST_SECS = 0x7FFFFFFFFFFFFFFF
-# Nothing above the largest message can ever be sent; a slice's size has less room than that.
-cdef Py_ssize_t MAX_SLICE = 10 * 1024 * 1024
 
 
 cdef object construct(
@@ -313,7 +312,8 @@ cdef int set_slice(Message* message, const Field* field, object value) except -1
         packed = pack_field(field, value)
     except FieldError as error:
         raise refusal(record, <str><object>field.py_name, str(error)) from None
-    if len(packed) > MAX_SLICE:
+    # What is larger can never be sent, and the number does not fit beside the flag in `size`.
+    if len(packed) > MAX_SIZE:
         raise refusal(
             record, <str><object>field.py_name,
             f"{len(packed)} bytes are more than a message may have",

@@ -22,7 +22,7 @@ from .layout cimport (
     is_slice, record_of, slice_of, time_of, uuid_of,
 )
 from .pack cimport items_of, pack_dict, pack_octets, pack_str, pack_text_dict, pack_value
-from .wire cimport MAX_VALUES
+from .wire cimport MAX_SIZE, MAX_VALUES
 
 cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(PyObject* text) noexcept
@@ -35,10 +35,6 @@ cdef extern from "Python.h":
     Py_ssize_t bytes_size "PyBytes_GET_SIZE"(PyObject* data) noexcept
     PyObject* Py_True
     PyObject* Py_None
-
-
-cdef enum:
-    MAX_ELEMENTS = 10 * 1024 * 1024
 
 
 cdef inline int reserve(Buffer* out, size_t size) except -1:
@@ -242,6 +238,6 @@ cdef int pack_list(Buffer* out, const Field* field, object value) except -1:
 
 cdef int check_count(Py_ssize_t count) except -1:
     """Refuse what has more elements than a message has bytes: it may well have no end."""
-    if count > MAX_ELEMENTS:
+    if count > MAX_SIZE:
         raise FieldError("more elements than a message has bytes")
     return 0

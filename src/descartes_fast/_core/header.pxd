@@ -2,6 +2,9 @@
 
 from libc.stdint cimport int32_t, uint8_t
 
+cdef enum:
+    MAX_HEAD_TEXT = 1024    # of bytes; a longer request id is none that anybody waits for
+
 cdef struct Header:
     # The text fields lie in the message's own bytes. NULL: not there, or not readable.
     const uint8_t* tag

@@ -11,11 +11,7 @@ from .layout cimport Record, Words
 from .scalars cimport take_uuid, take_word
 from .scan cimport find_field, is_utf8, skip_any
 from .table cimport find_tag
-from .wire cimport OK, Cursor, open_cursor, take_array, take_map, take_str, take_text
-
-cdef enum:
-    MAX_HEAD_TEXT = 1024    # a longer request id is none that anybody waits for
-    LIMIT = 10 * 1024 * 1024
+from .wire cimport MAX_SIZE, OK, Cursor, open_cursor, take_array, take_map, take_str, take_text
 
 cdef Record* _control = find_tag(b"control_command", 15)
 cdef Words* COMMANDS = _control.fields[find_field(_control, b"command_type", 12)].words
@@ -29,7 +25,7 @@ cdef bint read_header(const uint8_t* data, size_t size, Header* out) noexcept no
     out.tag_size = out.request_id_size = 0
     out.has_agent_id = False
     out.command = -1
-    if size > LIMIT:
+    if size > MAX_SIZE:
         return False
     open_cursor(&cur, data, size)
     if take_array(&cur, &count) == OK:
@@ -113,7 +109,7 @@ def peek_header(data, /):
     cdef bytes held
     try:
         view = memoryview(data)
-        if view.nbytes > LIMIT:
+        if view.nbytes > MAX_SIZE:
             return None
         held = view.tobytes() if type(data) is not bytes else data
     except (TypeError, ValueError, BufferError, MemoryError):

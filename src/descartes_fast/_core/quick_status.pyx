@@ -8,6 +8,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
+from .header cimport MAX_HEAD_TEXT
 from .layout cimport Record, Words
 from .scalars cimport take_uuid, take_word
 from .scan cimport find_field, is_utf8
@@ -15,9 +16,6 @@ from .table cimport find_tag
 from .wire cimport OK, Cursor, open_cursor, take_array, take_nil, take_str
 
 from .enums import ControlCommandType
-
-cdef enum:
-    MAX_REQUEST_ID = 1024   # of bytes; a server takes as many characters
 
 cdef Record* _control = find_tag(b"control_command", 15)
 cdef Words* COMMANDS = _control.fields[find_field(_control, b"command_type", 12)].words
@@ -40,7 +38,7 @@ def asked_agent(bytes body not None, /):
         return None
     if take_str(&cur, &text, &size) != OK or size != 15 or memcmp(text, b"control_command", 15):
         return None
-    if take_str(&cur, &text, &size) != OK or size > MAX_REQUEST_ID or not is_utf8(text, size):
+    if take_str(&cur, &text, &size) != OK or size > MAX_HEAD_TEXT or not is_utf8(text, size):
         return None
     if take_uuid(&cur, agent_id) != OK:
         return None
@@ -71,7 +69,7 @@ def answered(bytes reply not None, bytes request not None, /):
         raise ValueError("no reply without a request id, or no request")
     before = made.pos - <const uint8_t*>PyBytes_AS_STRING(reply)
     after = made.end - made.pos - 1
-    if take_str(&asked, &request_id, &size) != OK or size > MAX_REQUEST_ID:
+    if take_str(&asked, &request_id, &size) != OK or size > MAX_HEAD_TEXT:
         raise ValueError("no request")
     # In the shortest form, as all that we write, whatever form the request has.
     if size < 32:

@@ -8,6 +8,7 @@ from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, u
 from libc.string cimport memcpy
 
 cdef enum:
+    MAX_SIZE = 10 * 1024 * 1024     # of a message, in bytes
     MAX_DEPTH = 128
     MAX_VALUES = 100_000
     MAX_TRAIL = 8
