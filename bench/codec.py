@@ -27,6 +27,8 @@ DECODERS = (*LIBRARIES, PLAIN)
 OPERATIONS = ("decode", "decode and read all", "encode", "make and encode")
 NOTES = {
     "decode": f"{PLAIN}: strings for enums, bytes for ids",
+    "decode and read all": f"{OURS} keeps the 1,024 ids read last, and here they come again:"
+    " each that is new has to be made, and takes longer",
     "encode": "payloads, maps and lists were written when the message was made:"
     " `make and encode` counts that too",
 }
