@@ -281,8 +281,14 @@ class _Client:
         finally:
             await self._resume(tag, agent_id, number)
 
-    async def _resume(self, tag: str, agent_id: str, _: int) -> None:
-        await self._command("resume", tag, agent_id, "resume")
+    async def _resume(self, tag: str, agent_id: str, number: int) -> None:
+        """Resume, again if nobody can tell whether it was done: a paused agent does not end."""
+        try:
+            await self._command("resume", tag, agent_id, "resume")
+        except _Refused as refused:
+            if refused.outcome != IN_DOUBT:
+                raise
+            await self._resume(tag, agent_id, number)
 
     async def _read(self, tag: str, agent_id: str, _: int) -> None:
         arguments = {"agent": tag, "agent_id": agent_id, "command": "read_stdout"}
