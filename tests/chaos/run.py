@@ -189,7 +189,10 @@ class ChaosRun:
 
     async def _watch_health(self) -> None:
         """Notice when server and keeper are both there, and each has the ends of the pipes."""
-        async with connect(self._server.endpoint, request_timeout_secs=0.5) as client:
+        settings = {"request_timeout_secs": 0.25, "reconnect_delay_secs": 0.05}
+        async with connect(
+            self._server.endpoint, max_reconnect_attempts=10**6, **settings
+        ) as client:
             while True:
                 faults = len(self.history.faults)
                 await asyncio.sleep(_NOTICE_SECS)  # a connection that broke has been seen to
