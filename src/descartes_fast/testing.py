@@ -50,8 +50,8 @@ async def descartes_server(**settings: Any) -> AsyncIterator[ZmqAgentServer]:
 
     ``settings`` are those of :class:`~descartes_fast.ZmqServerConfig`; what is not given is
     ``ipc://`` endpoints and a state directory in the temporary directory, no journal (when the
-    tests' process is killed, the agents end with it), and :data:`SCRIPT_BACKENDS`. At the end the agents are killed unless they end by
-    themselves within ``stop_grace_secs`` (here 1).
+    tests' process is killed, the agents end with it), and :data:`SCRIPT_BACKENDS`. At the end
+    the agents are killed unless they end by themselves within ``stop_grace_secs`` (here 1).
 
     Yields the started :class:`~descartes_fast.server.ZmqAgentServer`.
     """

@@ -228,9 +228,11 @@ async def test_agents_of_an_earlier_run_are_listed_and_the_name_is_kept(folder: 
 
 
 async def test_output_of_an_earlier_run_is_removed_without_a_journal(folder: Path) -> None:
-    async with ZmqAgentServer(config_in(folder, journal=False)) as server:
-        async with peer(server.endpoint) as asking:
-            await asking.end(await asking.spawn("echo old"))
+    async with (
+        ZmqAgentServer(config_in(folder, journal=False)) as server,
+        peer(server.endpoint) as asking,
+    ):
+        await asking.end(await asking.spawn("echo old"))
     agents = folder / "state" / "agents"
     assert os.listdir(agents)
     async with ZmqAgentServer(config_in(folder, journal=False)):

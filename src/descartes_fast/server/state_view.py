@@ -15,12 +15,13 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 
 from .._core import AgentStatus
 from ..errors import UsageError
+from .journal_changes import Changes
 from .journal_schema import STEPS, broken
-from .journal_store import Changes, JournalStore
+from .journal_store import JournalStore
 from .keeper.system import start_ticks
 from .lock_holders import UNKNOWN_PROCESS, lock_holder
 from .locks import lock_file
