@@ -329,7 +329,9 @@ class _Client:
             refused = isinstance(error, ServerBusy)
             self._refuse(call_id, REFUSED if refused else IN_DOUBT, error)
         tags = {agent_id: tag for tag, agent_id in agents.items()}
-        done, refused_by, doubtful = [], [], []
+        done: list[str] = []
+        refused_by: list[str] = []
+        doubtful: list[str] = []
         for result in answer.results:
             which = tags[str(result.agent_id)]
             if result.success:

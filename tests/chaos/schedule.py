@@ -59,7 +59,7 @@ def schedule(seed: int, secs: float, clients: int, *, full_disk: bool = True) ->
     """
     dice = Random(f"{seed}/faults")
     kinds, weights = list(_WEIGHTS), list(_WEIGHTS.values())
-    faults = []
+    faults: list[Fault] = []
     at = _QUIET_SECS
     while True:
         at += dice.choice((0.05, dice.uniform(0.2, 1.0), dice.uniform(0.5, 3.0)))
