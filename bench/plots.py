@@ -18,10 +18,10 @@ _IN_FLIGHT = {
 }
 _PERCENTILES = {"p50": "50%", "p90": "90%", "p99": "99%", "p999": "99.9%"}
 _COSTS: dict[str, tuple[str, Callable[[float, int], float]]] = {
-    "list": ("µs of list for an agent", lambda value, agents: value * 1e3 / agents),
-    "status": ("µs of get_status, 256 in flight", lambda value, agents: 1e6 / value),
-    "memory": ("KB of memory for an agent", lambda value, agents: value),
-    "idle": ("µs of CPU a second for an idle agent", lambda value, agents: value * 1e4 / agents),
+    "list": ("µs in a list", lambda value, agents: value * 1e3 / agents),
+    "status": ("µs of get_status", lambda value, agents: 1e6 / value),
+    "memory": ("KB of memory", lambda value, agents: value),
+    "idle": ("µs of CPU a second, idle", lambda value, agents: value * 1e4 / agents),
 }
 
 

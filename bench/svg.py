@@ -46,7 +46,7 @@ def line_chart(
         parts.append(_text(_LEFT - 6, y + 4, _short(value), anchor="end"))
         value *= 10
     for x in sorted({x for x, _ in points}):
-        name = x_names[int(x)] if x_names else _short(x)
+        name = x_names[int(x)] if x_names else f"{x:,.0f}"
         parts.append(_text(x_of(x), _HEIGHT - _BOTTOM + 18, name, anchor="middle"))
     for number, (name, line) in enumerate(series.items()):
         colour = _COLOURS[number % len(_COLOURS)]

@@ -38,7 +38,10 @@ async def serve(count: int) -> None:
     assembly.__dict__["StatusFeed"] = Feed
     with tempfile.TemporaryDirectory(prefix="dfast-bench-") as folder:
         config = ZmqServerConfig(
-            endpoint="tcp://127.0.0.1:0", pub_endpoint="tcp://127.0.0.1:0", state_dir=folder
+            endpoint="tcp://127.0.0.1:0",
+            pub_endpoint="tcp://127.0.0.1:0",
+            state_dir=folder,
+            status_update_interval_secs=3600,  # the server's own heartbeats would be counted
         )
         updates = list(our_updates(count))
         async with ZmqAgentServer(config) as server:

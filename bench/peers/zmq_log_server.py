@@ -10,14 +10,14 @@ import uvloop
 import zmq
 import zmq.asyncio
 
+from .lossless import publish, publishing_socket
+
 _CHUNK_BYTES = 64 * 1024
 
 
-async def publish() -> None:
-    with zmq.asyncio.Context() as context, context.socket(zmq.PUB) as socket:
-        socket.set(zmq.XPUB_NODROP, 1)
-        socket.set(zmq.LINGER, 0)
-        print(f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}", flush=True)
+async def serve() -> None:
+    with zmq.asyncio.Context() as context, publishing_socket(context) as socket:
+        print(socket.get_string(zmq.LAST_ENDPOINT), flush=True)
 
         async def follow(number: int, process: asyncio.subprocess.Process) -> None:
             assert process.stdin is not None
@@ -26,7 +26,7 @@ async def publish() -> None:
             offset = 0
             while data := await process.stdout.read(_CHUNK_BYTES):
                 message = {"agent": number, "stream": "stdout", "offset": offset, "data": data}
-                await socket.send_multipart([b"%d" % number, msgpack.packb(message)])
+                await publish(socket, b"%d" % number, msgpack.packb(message))
                 offset += len(data)
             await process.wait()
 
@@ -46,4 +46,4 @@ async def publish() -> None:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(publish())
+        runner.run(serve())

@@ -45,7 +45,7 @@ async def logs() -> AsyncIterator[AsyncRound]:
             begun = time.perf_counter()
             print("go", file=server.stdin, flush=True)
             while left > 0:
-                _, body = await socket.recv_multipart()
+                _, _, body = (await socket.recv()).partition(b"\0")
                 message = msgpack.unpackb(body)
                 received[message["agent"]].append(message["data"])
                 left -= len(message["data"])

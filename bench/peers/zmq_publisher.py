@@ -12,20 +12,19 @@ import zmq
 import zmq.asyncio
 
 from ..updates import peer_updates
+from .lossless import publish, publishing_socket
 
 
-async def publish(count: int) -> None:
+async def serve(count: int) -> None:
     updates = list(peer_updates(count))
-    with zmq.asyncio.Context() as context, context.socket(zmq.PUB) as socket:
-        socket.set(zmq.XPUB_NODROP, 1)
-        socket.set(zmq.LINGER, 0)
-        print(f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}", flush=True)
+    with zmq.asyncio.Context() as context, publishing_socket(context) as socket:
+        print(socket.get_string(zmq.LAST_ENDPOINT), flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
             for update in updates:
                 topic = f"status/{update.agent_id}".encode()
-                await socket.send(topic + b"\0" + msgpack.packb(asdict(update)))
+                await publish(socket, topic, msgpack.packb(asdict(update)))
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(publish(int(sys.argv[1])))
+        runner.run(serve(int(sys.argv[1])))
