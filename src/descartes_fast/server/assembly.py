@@ -40,7 +40,7 @@ from .router import Router
 from .service import Service
 from .sockets import LINGER_MS, command_socket, publishing_socket
 from .spawner import Spawner
-from .state_dir import StateDir
+from .state_dir import JOURNAL_NAME, StateDir
 from .statistics import Counters
 from .status_feed import StatusFeed
 from .status_replies import StatusReplies
@@ -214,7 +214,7 @@ async def _journal(
 ) -> NoJournal:
     if not config.journal:
         return NoJournal()
-    path = state_dir.path / "journal.sqlite"
+    path = state_dir.path / JOURNAL_NAME
     journal = await in_thread(lambda: Journal.open(path), Journal.aclose)
     stack.push_async_callback(journal.aclose)
     return journal

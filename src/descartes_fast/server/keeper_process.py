@@ -17,14 +17,21 @@ from pathlib import Path
 from ..errors import CommunicationError, UsageError
 from .locks import lock_file
 
-__all__ = ["ENDS_NAME", "PYTHON_OPTIONS", "KeeperPlace", "KeeperProcess", "build_digest"]
+__all__ = [
+    "ENDS_NAME",
+    "LOCK_NAME",
+    "PYTHON_OPTIONS",
+    "KeeperPlace",
+    "KeeperProcess",
+    "build_digest",
+]
 
 PYTHON_OPTIONS = ("-I", "-S", "-X", "utf8")
 """Nothing from the environment, no site-packages: the keeper needs the standard library only."""
 
 SOCKET_NAME = "keeper.sock"
 ENDS_NAME = "ends.json"
-_LOCK_NAME = "keeper.lock"
+LOCK_NAME = "keeper.lock"
 _LOG_NAME = "keeper.log"
 _PROGRAM = Path(__file__).parent / "keeper" / "__main__.py"
 _MAX_SOCKET_PATH_BYTES = 103  # sun_path on macOS; 107 on Linux
@@ -124,7 +131,7 @@ class KeeperPlace:
         give_up_at = time.monotonic() + timeout_secs
         while True:
             try:
-                os.close(lock_file(self.runtime_dir / _LOCK_NAME))
+                os.close(lock_file(self.runtime_dir / LOCK_NAME))
             except BlockingIOError:
                 if time.monotonic() >= give_up_at:
                     return False

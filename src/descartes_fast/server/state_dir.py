@@ -18,7 +18,9 @@ from ..config_checks import is_server_name
 from ..errors import UsageError
 from .locks import lock_file
 
-__all__ = ["StateDir", "runtime_directory"]
+__all__ = ["JOURNAL_NAME", "StateDir", "runtime_directory"]
+
+JOURNAL_NAME = "journal.sqlite"
 
 # The keeper's socket goes into the runtime directory; its name and sun_path's limit.
 _RUNTIME_NAME_BYTES = len("/keeper.sock")

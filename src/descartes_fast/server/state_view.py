@@ -23,12 +23,12 @@ from .journal_changes import Changes
 from .journal_schema import STEPS, broken
 from .journal_store import JournalStore
 from .keeper.system import start_ticks
+from .keeper_process import LOCK_NAME
 from .lock_holders import UNKNOWN_PROCESS, lock_holder
 from .locks import lock_file
+from .state_dir import JOURNAL_NAME, runtime_directory
 
 __all__ = ["AgentView", "StateView", "prune_state", "read_state", "refuse_beside_server"]
-
-JOURNAL_NAME = "journal.sqlite"
 
 _AGENT_COLUMNS = (
     "id, name, model_backend, task, status, pid, start_ticks, started_at_ns, ended_at_ns, "
@@ -94,7 +94,7 @@ def read_state(path: Path) -> StateView:
     return StateView(
         path=path,
         server_pid=lock_holder(path / "lock"),
-        keeper_pid=lock_holder(path / "run" / "keeper.lock"),
+        keeper_pid=lock_holder(runtime_directory(path) / LOCK_NAME),
         version=version,
         agents=agents,
         replies=sum(len(msgpack.unpackb(data)) for data in packed),
