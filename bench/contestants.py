@@ -70,8 +70,8 @@ class Contestant:
         self._process.stdin.flush()
         figures = self._read()
         after = cpu_by_process(self._process.pid)
-        figures["cpu_secs"] = sum(after[pid] - before[pid] for pid in before.keys() & after.keys())
-        return figures
+        both = before.keys() & after.keys()
+        return {"cpu_secs": sum(after[pid] - before[pid] for pid in both)} | figures
 
     def close(self) -> None:
         """End its stdin and wait until it has cleaned up and ended."""
