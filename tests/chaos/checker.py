@@ -13,6 +13,8 @@ __all__ = ["repeated_launches", "unknown_ends", "violations"]
 _SIGTERM, _SIGKILL = 15, 9
 _ALLOWED_REFUSALS = {"busy", "state", "would_block", "shutting_down"}
 _KEEPER_KILLED = ("keeper", "both")
+_FULL_DISK_SECS = 3.0
+"""A disk is full, and what waits for it is written, for no longer than this."""
 _NOTICED_SECS = 1.0
 """Within this time everybody has noticed that something was killed."""
 
@@ -151,8 +153,17 @@ def _ends(history: History) -> Iterator[str]:
     for call in history.calls:
         if call.operation == "wait" and call.outcome == OK and call.agent in told:
             waited = (call.result["exit_code"], call.result["signal"])
-            if waited != told[call.agent]:
+            forgotten = told[call.agent] == (None, None) and _told_on_a_full_disk(history, call)
+            if waited != told[call.agent] and not forgotten:
                 yield f"{call.id}: agent {call.agent} ended {waited}, later {told[call.agent]}"
+
+
+def _told_on_a_full_disk(history: History, call: Call) -> bool:
+    """Tell whether all who knew an end were killed before it could be written down."""
+    start, end = call.ended - _FULL_DISK_SECS, call.ended + _FULL_DISK_SECS
+    return _happened(history, ("full disk",), start, call.ended) and all(
+        _happened(history, (kind, "both"), start, end) for kind in ("server", "keeper")
+    )
 
 
 def _asked_to_end(history: History) -> set[str | None]:
