@@ -22,6 +22,8 @@ _WEIGHTS = {
 }
 _LASTING = {"delay": (0.3, 1.5), "freeze": (0.2, 1.5), "lose": (0.5, 3.0), "full disk": (0.3, 1.5)}
 _HASTY_SHARE = 0.15
+_MOST_KEEPERS, _WITHIN_SECS = 3, 90.0
+"""A server that loses its keeper five times within a minute gives up, on purpose."""
 _QUIET_SECS = 2.0
 """At the beginning and at the end."""
 
@@ -61,11 +63,16 @@ def schedule(seed: int, secs: float, clients: int, *, full_disk: bool = True) ->
     kinds, weights = list(_WEIGHTS), list(_WEIGHTS.values())
     faults: list[Fault] = []
     at = _QUIET_SECS
+    keepers: list[float] = []  # when the running server lost its keeper
     while True:
         at += dice.choice((0.05, dice.uniform(0.2, 1.0), dice.uniform(0.5, 3.0)))
         if at > secs - _QUIET_SECS:
             return faults
         (kind,) = dice.choices(kinds, weights)
+        if kind == "keeper" and len(keepers) >= _MOST_KEEPERS and at - keepers[0] < _WITHIN_SECS:
+            kind = "server"
+        keepers = [*keepers[1 - _MOST_KEEPERS :], at] if kind == "keeper" else keepers
+        keepers = [] if kind in ("server", "both") else keepers
         lasts = round(dice.uniform(*_LASTING[kind]), 2) if kind in _LASTING else 0.0
         client = dice.randrange(clients)
         hasty = dice.random() < _HASTY_SHARE
