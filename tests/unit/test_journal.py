@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import signal
@@ -369,3 +370,18 @@ async def test_log_begins_anew_where_commits_never_pause(
     again = await reopened(journal, path)
     assert len(stored_replies(again)) >= 100
     await again.aclose()
+
+
+async def test_reader_of_the_journal_does_not_hold_commits_up(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_CHECKPOINT_COMMITS", 20)
+    monkeypatch.setattr(journal_module, "_MOST_LOG_PAGES", 50)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM replies").fetchone()
+        async with asyncio.timeout(4):  # SQLite's own patience with a reader is five seconds
+            for number in range(300):
+                journal.save_reply("changes", str(number), b"x" * 1000)
+                await journal.committed()
+    await journal.aclose()

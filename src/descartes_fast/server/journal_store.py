@@ -46,8 +46,11 @@ class JournalStore:
 
     def __init__(self, path: Path) -> None:
         self._connection = open_database(path)
-        # Beside the other: a checkpoint in a thread holds up no commit.
-        self._checkpoints = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        # Beside the other: a checkpoint in a thread holds up no commit. It waits for no reader, who
+        # may take for ever: commits that are held for it would wait as long.
+        self._checkpoints = sqlite3.connect(
+            path, timeout=0, isolation_level=None, check_same_thread=False
+        )
         try:
             meta = dict(self._connection.execute("SELECT name, value FROM meta"))
             self.journal_id: str = meta["journal_id"]
