@@ -122,7 +122,8 @@ class StatusSubscription(Subscription[StatusUpdate]):
 
         Updates are held back from before the question until after the answer; an agent
         that had any meanwhile is asked for by itself, because only that answer has the
-        ``seq`` that tells which of them are news.
+        ``seq`` that tells which of them are news. So is one that has ended since it was told of
+        last: only that answer says how.
         """
         buffer: list[StatusUpdate] = []
         self._buffer = buffer
@@ -137,7 +138,8 @@ class StatusSubscription(Subscription[StatusUpdate]):
                 await self._feed.synced()
                 known = {info.id for info in infos}
                 changed = {update.agent_id for update in buffer if _seq(update)} & known
-                found = await _look_up(self._requests, changed)
+                ended = {info.id for info in infos if info.status.is_terminal} & self._active
+                found = await _look_up(self._requests, changed | ended)
         finally:
             self._buffer = None
         exact = {details.agent_id: details for details in found}
