@@ -72,7 +72,7 @@ class Recorder:
     def state_changed(self, agent: Agent, update: StatusUpdate) -> None:
         self.updates.append(update)
 
-    def stop_was_asked(self, agent: Agent) -> None:
+    def was_noted(self, agent: Agent) -> None:
         pass
 
     def output_grew(self, agent: Agent) -> None:

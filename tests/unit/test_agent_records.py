@@ -28,7 +28,7 @@ async def test_agent_that_ended_is_restored_whole() -> None:
 async def test_agent_that_lives_goes_on_above_everything_published() -> None:
     agent = running_agent(Recorder())
     agent.paused(PauseMode.FORCED)
-    agent.stop_asked = True
+    agent.stop_by_ns = 1
     first = restored_agent(record_of(agent), NOWHERE, Recorder())
     assert first.seq > agent.seq + 100_000
     assert (first.status, first.pause_mode) == (AgentStatus.PAUSED, PauseMode.FORCED)

@@ -60,7 +60,7 @@ async def test_end_is_called_what_it_is(
 ) -> None:
     recorder = Recorder()
     agent = running_agent(recorder)
-    agent.stop_asked = stop_asked
+    agent.stop_by_ns = 1 if stop_asked else None
     for number in signals:
         agent.signal_asked(number)
     agent.ended(ended(agent, **how))

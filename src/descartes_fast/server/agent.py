@@ -38,6 +38,9 @@ SIGNAL_COUNTS_SECS = 10
 Time enough to clean up and die of it; who survived it and is killed by another one later was not.
 """
 
+_NOTE_AGAIN_NS = 10**9
+"""The same signal again is noted when the note is that old: many are not as many notes."""
+
 UNSEEN = "nobody saw how it ended: its keeper was gone by then"
 """What is said of an end whose exit code is not known."""
 
@@ -51,8 +54,8 @@ class AgentObserver(Protocol):
     def state_changed(self, agent: Agent, update: StatusUpdate) -> None:
         """The agent lives on in another state."""
 
-    def stop_was_asked(self, agent: Agent) -> None:
-        """From now on the agent's end is one that was asked for, or no longer."""
+    def was_noted(self, agent: Agent) -> None:
+        """Something about the agent that a later server must know: what was asked of it."""
 
     def output_grew(self, agent: Agent) -> None:
         """There is more output than before."""
@@ -106,8 +109,10 @@ class Agent:
         self.paused_at_ns: int | None = None
         self.pause_mode: PauseMode | None = None
         self.pause_noticed = False
-        self._stop_asked = False
-        self._signals_asked_ns: dict[int, int] = {}
+        self._stop_by_ns: int | None = None
+        self._pause_begun = False
+        self.signals_asked_ns: dict[int, int] = {}
+        """When clients had signals sent, by number."""
         self.cursors = {LogStreamType.STDOUT: 0, LogStreamType.STDERR: 0}
         self.pausing = asyncio.Lock()
         self._observer = observer
@@ -124,14 +129,29 @@ class Agent:
     @property
     def stop_asked(self) -> bool:
         """Whether the agent's end will be one that was asked for."""
-        return self._stop_asked
+        return self._stop_by_ns is not None
 
-    @stop_asked.setter
-    def stop_asked(self, asked: bool) -> None:
-        if asked != self._stop_asked:
-            self._stop_asked = asked
-            if not self.has_ended:
-                self._observer.stop_was_asked(self)
+    @property
+    def stop_by_ns(self) -> int | None:
+        """When the grace of an agent ends that was asked to end; ``None`` if it was not."""
+        return self._stop_by_ns
+
+    @stop_by_ns.setter
+    def stop_by_ns(self, by_ns: int | None) -> None:
+        if by_ns != self._stop_by_ns:
+            self._stop_by_ns = by_ns
+            self._note()
+
+    @property
+    def pause_begun(self) -> bool:
+        """Whether the agent is being stopped for a pause: SIGSTOP may have been sent."""
+        return self._pause_begun
+
+    @pause_begun.setter
+    def pause_begun(self, begun: bool) -> None:
+        if begun != self._pause_begun:
+            self._pause_begun = begun
+            self._note()
 
     def output(self, stream: LogStreamType) -> OutputFile:
         """Return one of the two streams."""
@@ -212,14 +232,15 @@ class Agent:
         """The agent was stopped, or asked to pause in the way its backend promises to follow."""
         self.paused_at_ns = time.time_ns()
         self.pause_mode = mode
+        self._pause_begun = False
         self._change(AgentStatus.PAUSED, {"mode": mode.value})
 
     def resumed(self) -> None:
         """The agent runs again, and takes the signals that were waiting for that."""
         now_ns = time.time_ns()
-        for number, asked_ns in self._signals_asked_ns.items():
+        for number, asked_ns in self.signals_asked_ns.items():
             if self.paused_at_ns is not None and asked_ns >= self.paused_at_ns:
-                self._signals_asked_ns[number] = now_ns
+                self.signals_asked_ns[number] = now_ns
         self.paused_at_ns = self.pause_mode = None
         self._change(AgentStatus.RUNNING, {"pid": self.pid})
 
@@ -266,10 +287,14 @@ class Agent:
 
     def signal_asked(self, number: int) -> None:
         """A client has the signal sent: an end by it that soon follows is not a failure."""
-        self._signals_asked_ns[number] = time.time_ns()
+        now_ns = time.time_ns()
+        earlier_ns = self.signals_asked_ns.get(number, 0)
+        self.signals_asked_ns[number] = now_ns
+        if now_ns - earlier_ns >= _NOTE_AGAIN_NS:
+            self._note()
 
     def _was_asked_for(self, event: Ended) -> bool:
-        asked_ns = None if event.signal is None else self._signals_asked_ns.get(event.signal)
+        asked_ns = None if event.signal is None else self.signals_asked_ns.get(event.signal)
         return asked_ns is not None and event.ended_at_ns - asked_ns <= SIGNAL_COUNTS_SECS * 10**9
 
     def lost(self, reason: str) -> None:
@@ -317,6 +342,10 @@ class Agent:
                 data={"seq": self.seq, **data},
             ),
         )
+
+    def _note(self) -> None:
+        if not self.has_ended:
+            self._observer.was_noted(self)
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []

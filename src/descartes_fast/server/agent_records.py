@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import cast
 
@@ -41,7 +42,9 @@ def record_of(agent: Agent) -> AgentRecord:
         paused_at_ns=agent.paused_at_ns,
         pause_mode=None if agent.pause_mode is None else agent.pause_mode.value,
         pause_noticed=agent.pause_noticed,
-        stop_asked=agent.stop_asked,
+        pause_begun=agent.pause_begun,
+        stop_by_ns=agent.stop_by_ns,
+        signals_asked=json.dumps(agent.signals_asked_ns) if agent.signals_asked_ns else "",
         stdout_start=agent.stdout.start,
         stdout_end=agent.stdout.end,
         stderr_start=agent.stderr.start,
@@ -98,5 +101,9 @@ def restored_agent(record: AgentRecord, directory: Path, observer: AgentObserver
     agent.user_secs = record.user_secs
     agent.system_secs = record.system_secs
     agent.max_rss_bytes = record.max_rss_bytes
-    agent.stop_asked = record.stop_asked
+    agent.pause_begun = record.pause_begun
+    agent.stop_by_ns = record.stop_by_ns
+    if record.signals_asked:
+        asked = json.loads(record.signals_asked)
+        agent.signals_asked_ns = {int(number): asked_ns for number, asked_ns in asked.items()}
     return agent

@@ -47,7 +47,9 @@ class AgentRecord:
     paused_at_ns: int | None = None
     pause_mode: str | None = None
     pause_noticed: bool = False
-    stop_asked: bool = False
+    pause_begun: bool = False
+    stop_by_ns: int | None = None
+    signals_asked: str = ""
     stdout_start: int = 0
     stdout_end: int = 0
     stderr_start: int = 0

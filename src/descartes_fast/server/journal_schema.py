@@ -105,7 +105,8 @@ def _first(connection: sqlite3.Connection) -> None:
             output_policy TEXT, metadata BLOB, config BLOB, request_key TEXT,
             stop_grace_secs REAL, pid INTEGER, start_ticks INTEGER, ended_at_ns INTEGER,
             exit_code INTEGER, signal INTEGER, message TEXT, paused_at_ns INTEGER,
-            pause_mode TEXT, pause_noticed INTEGER, stop_asked INTEGER, stdout_start INTEGER,
+            pause_mode TEXT, pause_noticed INTEGER, pause_begun INTEGER, stop_by_ns INTEGER,
+            signals_asked TEXT, stdout_start INTEGER,
             stdout_end INTEGER, stderr_start INTEGER, stderr_end INTEGER, stdout_cursor INTEGER,
             stderr_cursor INTEGER, user_secs REAL, system_secs REAL, max_rss_bytes INTEGER
         )"""

@@ -23,7 +23,7 @@ __all__ = ["JournalStore"]
 _COLUMNS = tuple(entry.name for entry in fields(AgentRecord))
 _PLAIN = tuple(name for name in _COLUMNS if name not in ("id", "metadata"))
 _plain_values = attrgetter(*_PLAIN)
-_FLAGS = ("pause_noticed", "stop_asked")
+_FLAGS = ("pause_noticed", "pause_begun")
 
 _SAVE_AGENT = (
     f"REPLACE INTO agents (id, metadata, {', '.join(_PLAIN)}) "

@@ -39,7 +39,7 @@ class AgentNews:
         self._save(agent)
         self._status_feed.publish(update)
 
-    def stop_was_asked(self, agent: Agent) -> None:
+    def was_noted(self, agent: Agent) -> None:
         self._save(agent)
 
     def output_grew(self, agent: Agent) -> None:

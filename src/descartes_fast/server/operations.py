@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -185,7 +186,7 @@ class Operations:
             if agent.stop_asked:
                 raise InvalidState("cannot pause: the agent is being stopped")
             if mode is PauseMode.FORCED:
-                await self._keeper.signal(agent.id, signal.SIGSTOP, tree=True)
+                await self._stop_processes(agent)
             elif agent.pause_policy == "cooperative":
                 await self._keeper.write_stdin(agent.id, PAUSE_NOTICE, key=key)
                 agent.pause_noticed = True
@@ -194,6 +195,17 @@ class Operations:
             agent.require_alive("pause")
             agent.paused(mode)
             return _paused(agent)
+
+    async def _stop_processes(self, agent: Agent) -> None:
+        """Send SIGSTOP; a server after this one that finds it begun does it again."""
+        agent.pause_begun = True
+        try:
+            with contextlib.suppress(ServerBusy):
+                await self._journal.committed()
+            await self._keeper.signal(agent.id, signal.SIGSTOP, tree=True)
+        except BaseException:
+            agent.pause_begun = False
+            raise
 
     async def _resume(self, agent: Agent, payload: Any, key: str) -> Answer:
         async with agent.pausing:
@@ -216,19 +228,23 @@ class Operations:
 
     async def stop(self, agent: Agent, grace: float, key: str = "") -> None:
         """Ask an agent to end, and see to it after ``grace`` seconds."""
-        await self._end(agent, lambda: self._keeper.stop(agent.id, grace, key=key))
+        await self._end(agent, grace, lambda: self._keeper.stop(agent.id, grace, key=key))
         # Stopping wakes the paused: an agent that handles SIGTERM runs now.
         if agent.status is AgentStatus.PAUSED:
             agent.resumed()
 
     async def _kill(self, agent: Agent, payload: Any, key: str) -> Answer:
-        await self._end(agent, lambda: self._keeper.kill(agent.id, key=key))
+        await self._end(agent, 0, lambda: self._keeper.kill(agent.id, key=key))
         return {}
 
-    async def _end(self, agent: Agent, ask_keeper: Callable[[], Awaitable[None]]) -> None:
+    async def _end(
+        self, agent: Agent, grace: float, ask_keeper: Callable[[], Awaitable[None]]
+    ) -> None:
         """Have the keeper end an agent; if it has ended meanwhile that was its own doing."""
-        asked_before = agent.stop_asked
-        agent.stop_asked = True  # at once: the end can overtake the keeper's answer
+        earlier_ns = agent.stop_by_ns
+        by_ns = time.time_ns() + int(grace * 1e9)
+        # At once: the end can overtake the keeper's answer.
+        agent.stop_by_ns = by_ns if earlier_ns is None else min(by_ns, earlier_ns)
         await agent.wait_until_started()
         if agent.has_ended:
             return
@@ -237,7 +253,7 @@ class Operations:
         try:
             await ask_keeper()
         except (InvalidState, NotFound):
-            agent.stop_asked = asked_before
+            agent.stop_by_ns = earlier_ns
 
     async def _write_stdin(self, agent: Agent, payload: Any, key: str) -> Answer:
         asked = WritePayload.of(payload)

@@ -88,7 +88,7 @@ if "serve" in sys.orig_argv and "CRASHED" in os.environ:
         case "launch":  # what is wanted is stored, the keeper has not heard of it
             crash_before(KeeperLink, "launch", stored="status = 'initializing'")
         case "stop":  # that it was asked for is stored
-            crash_before(KeeperLink, "stop", stored="stop_asked")
+            crash_before(KeeperLink, "stop", stored="stop_by_ns IS NOT NULL")
         case "reply":  # it was done, and nothing says so
             crash_before(Journal, "save_reply")
         case "answer":  # the reply is stored and was not sent
