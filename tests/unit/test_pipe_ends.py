@@ -11,7 +11,7 @@ import pytest
 
 from descartes_fast.server.pipe_ends import PipeEnds
 
-NAMES = ("stdin", "stdout", "stderr", "exit")
+NAMES = ("stdin", "backlog", "stdout", "stderr", "exit")
 
 
 @pytest.fixture
@@ -45,13 +45,42 @@ def test_ends_are_held_by_name_until_they_are_dropped(ends: PipeEnds) -> None:
     assert ends.of(agent) == {}
 
 
-def test_stdin_alone_is_closed_when_the_agent_shall_see_its_end(ends: PipeEnds) -> None:
+def test_stdin_and_its_backlog_are_closed_when_the_agent_shall_see_its_end(ends: PipeEnds) -> None:
     agent, numbers = held(ends)
+    ends.will_close_stdin(agent)
+    assert ends.is_closing_stdin(agent)
     ends.close_stdin(agent)
     ends.close_stdin(agent)
     ends.close_stdin(uuid4())
-    assert are_open(numbers) == [False, True, True, True]
+    assert are_open(numbers) == [False, False, True, True, True]
     assert list(ends.of(agent)) == ["stdout", "stderr", "exit"]
+    assert not ends.is_closing_stdin(agent)
+
+
+def test_closing_is_remembered_while_ends_come_again_and_forgotten_at_the_end(
+    ends: PipeEnds,
+) -> None:
+    agent, _ = held(ends)
+    ends.will_close_stdin(agent)
+    ends.take(agent, NAMES, descriptors())
+    assert ends.is_closing_stdin(agent)
+    ends.drop(agent)
+    assert not ends.is_closing_stdin(agent)
+
+
+def test_backlog_that_comes_later_is_held_instead_of_an_earlier_one(ends: PipeEnds) -> None:
+    agent, numbers = held(ends)
+    backlog = os.open(os.devnull, os.O_RDONLY)
+    ends.add(agent, ["backlog"], [backlog])
+    assert ends.of(agent)["backlog"] == backlog
+    assert are_open(numbers) == [True, False, True, True, True]
+
+
+def test_backlog_that_was_lost_is_missing(ends: PipeEnds) -> None:
+    agent, numbers = held(ends)
+    ends.add(agent, ["backlog"], None)
+    assert ends.missing == [agent]
+    assert all(are_open(numbers))
 
 
 def test_ends_that_come_again_take_the_place_of_the_first(ends: PipeEnds) -> None:

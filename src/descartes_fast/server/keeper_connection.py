@@ -13,12 +13,13 @@ from ..errors import CommunicationError, from_wire
 from .keeper.passing import Arrivals, close_all, receive, send
 from .keeper.protocol import BrokenFrame, FrameReader, frame
 
-__all__ = ["KeeperConnection"]
+__all__ = ["KeeperConnection", "TakeDescriptors"]
 
 _READ_BYTES = 256 * 1024
 _UNSENT_BYTES = 1024 * 1024
 
 TakeDescriptors = Callable[[dict[str, Any], list[int] | None], None]
+"""Given a reply's header and the descriptors that it names; ``None``: they were lost."""
 
 
 class KeeperConnection:

@@ -13,7 +13,7 @@ from ..errors import CommunicationError, ExecutionError, ServerBusy, SpawnFailed
 from .keeper.passing import close_all
 from .keeper.protocol import BrokenFrame
 from .keeper.trees import MARKER
-from .keeper_connection import KeeperConnection
+from .keeper_connection import KeeperConnection, TakeDescriptors
 from .keeper_joining import join_keeper
 from .keeper_messages import (
     Adoption,
@@ -120,7 +120,7 @@ class KeeperLink:
             reply = await connection.ask(
                 "launch",
                 launch.stdin_data,
-                take=lambda header, found: self._ends.take(launch.agent_id, header["fds"], found),
+                take=lambda header, found: self._take_started(launch, header["fds"], found),
                 agent=str(launch.agent_id),
                 argv=list(launch.argv),
                 environment={
@@ -161,9 +161,23 @@ class KeeperLink:
         longer. ``key``, here and below, stands for this call and no other: the keeper remembers it
         for ten minutes and answers a repeat without doing it again.
         """
-        reply = await self._ask("write", data, agent=str(agent_id), close=close, key=key)
+        try:
+            reply = await self._ask(
+                "write",
+                data,
+                take=lambda header, found: self._ends.add(agent_id, header["fds"], found),
+                agent=str(agent_id),
+                close=close,
+                key=key,
+            )
+        except asyncio.CancelledError:
+            self._ends.miss(agent_id)  # its reply may bring the backlog, and nobody takes it
+            raise
         if close:
-            self._ends.close_stdin(agent_id)
+            if "backlog" in self._ends.of(agent_id):
+                self._ends.will_close_stdin(agent_id)
+            else:
+                self._ends.close_stdin(agent_id)
         return int(reply["bytes"])
 
     async def signal(
@@ -219,7 +233,13 @@ class KeeperLink:
     async def known_agents(self) -> list[KnownAgent]:
         """Return all agents that the keeper has, those that have ended among them."""
         reply = await self._connection.ask("list")
-        return [known_agent_of(entry) for entry in reply["agents"]]
+        known = [known_agent_of(entry) for entry in reply["agents"]]
+        for agent in known:
+            if agent.stdin == "closing":
+                self._ends.will_close_stdin(agent.agent_id)
+            elif agent.stdin == "closed":
+                self._ends.close_stdin(agent.agent_id)
+        return known
 
     async def hold_ends(self, agent_ids: Iterable[UUID]) -> None:
         """Ask for duplicates of the keeper's ends of these agents' pipes."""
@@ -254,6 +274,7 @@ class KeeperLink:
             stderr_path=adoption.stderr_path,
             output_limit_bytes=adoption.output_limit_bytes,
             output_policy=adoption.output_policy,
+            closing=self._ends.is_closing_stdin(adoption.agent_id),
             fds=list(held),
         )
         return output_grew_of(reply, agent_id=adoption.agent_id)
@@ -360,18 +381,31 @@ class KeeperLink:
         if self._closed is None:
             self._events.keeper_lost(reason)
 
-    async def _ask(self, operation: str, body: bytes = b"", **fields: Any) -> dict[str, Any]:
+    async def _ask(
+        self,
+        operation: str,
+        body: bytes = b"",
+        take: TakeDescriptors | None = None,
+        **fields: Any,
+    ) -> dict[str, Any]:
         if not self._usable.is_set():
             await self._usable.wait()
-        return await self._connection.ask(operation, body, **fields)
+        return await self._connection.ask(operation, body, take=take, **fields)
 
     def _take_event(self, header: dict[str, Any]) -> None:
         if header["event"] == "grew":
             self._events.output_grew(output_grew_of(header))
+        elif header["event"] == "stdin":
+            self._ends.close_stdin(UUID(header["agent"]))
         elif header["event"] == "ended":
             event = ended_of(header)
             self._ends.drop(event.agent_id)
             self._events.agent_ended(event)
+
+    def _take_started(self, launch: Launch, names: list[str], found: list[int] | None) -> None:
+        self._ends.take(launch.agent_id, names, found)
+        if launch.stdin == "close-after-task" and "backlog" in names:
+            self._ends.will_close_stdin(launch.agent_id)
 
     def _take_duplicates(self, header: dict[str, Any], found: list[int] | None) -> None:
         is_complete = found is not None and len(found) == sum(len(n) for _, n in header["agents"])

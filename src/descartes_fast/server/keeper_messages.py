@@ -106,10 +106,15 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownAgent:
-    """An agent as a keeper knows it; ``ended`` is its end, if that has come."""
+    """An agent as a keeper knows it; ``ended`` is its end, if that has come.
+
+    ``stdin`` is "open", "closed" or "null" (it has none), or "closing": it ends after what the
+    agent has still to read.
+    """
 
     agent_id: UUID
     started: Started
+    stdin: str
     output: OutputGrew
     ended: Ended | None
 
@@ -168,6 +173,7 @@ def known_agent_of(entry: Mapping[str, Any]) -> KnownAgent:
             started_at_ns=entry["started_at_ns"],
             start_ticks=entry["start_ticks"],
         ),
+        stdin=entry["stdin"],
         output=output_grew_of(entry),
         ended=None if entry.get("ended") is None else ended_of(entry["ended"]),
     )
