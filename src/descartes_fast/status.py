@@ -64,16 +64,16 @@ class StatusSubscription(Subscription[StatusUpdate]):
 
     def published(self, message: Publication) -> None:
         """Take an update from the feed: now, or behind the snapshot being taken."""
-        if not isinstance(message, StatusUpdate) or self._ended:
+        if self._ended or not isinstance(message, StatusUpdate):
             return
         if self._buffer is None:
             self._deliver(message)
-        else:
-            self._buffer.append(message)
-            if len(self._buffer) > self._limit:
-                self.dropped += len(self._buffer)
-                self._buffer.clear()
-                self._stale.set()
+            return
+        self._buffer.append(message)
+        if len(self._buffer) > self._limit:
+            self.dropped += len(self._buffer)
+            self._buffer.clear()
+            self._stale.set()
 
     def rejoined(self) -> None:
         """Updates may have been missed."""
@@ -183,7 +183,7 @@ class StatusSubscription(Subscription[StatusUpdate]):
         status = update.status
         if status is None:
             return
-        if not status.is_terminal:
+        if status is AgentStatus.RUNNING or not status.is_terminal:
             self._active.add(update.agent_id)
             return
         self._active.discard(update.agent_id)
