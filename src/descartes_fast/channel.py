@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import zmq
@@ -64,6 +64,7 @@ class Channel:
         self._on_writable = on_writable
         self._batch = batch
         self._expected = 1
+        self._draining = False
         self._blocked = False
         self._looking: asyncio.Handle | None = None
         self._loop = asyncio.get_running_loop()
@@ -85,18 +86,27 @@ class Channel:
         was sent. Raises ``zmq.ZMQError`` for any other failure, ``EHOSTUNREACH`` from a
         ROUTER with ``ROUTER_MANDATORY`` above all.
         """
-        taken = self._frames.send(frames)
-        if self._looking is None:
-            self._looking = self._loop.call_soon(self._look)
-        if taken == len(frames):
-            self.sent_count += 1
-            return True
-        if taken:
-            # libzmq discards up to the frame without MORE (``lb_t::sendpipe``); frames held
-            # back here would be missing from the next message instead.
-            self._frames.send_rest(frames[taken + 1 :])
-        self._blocked = True
-        return False
+        return self.send_many((frames,)) == 1
+
+    def send_many(self, messages: Sequence[tuple[bytes, ...]]) -> int:
+        """Send messages until one would have to wait; return how many were sent.
+
+        One look at what libzmq has taken in meanwhile serves them all. Raises as :meth:`send`,
+        at the first message that fails.
+        """
+        sent = 0
+        try:
+            for frames in messages:
+                taken = self._frames.send(frames)
+                if taken < len(frames):
+                    self._block(frames, taken)
+                    break
+                sent += 1
+        finally:
+            self.sent_count += sent
+            if self._looking is None and not self._draining and self._events() & _POLLIN:
+                self._look_soon()
+        return sent
 
     def close(self, *, linger_ms: int = 0) -> None:
         """Stop watching and close the socket; closing twice is fine.
@@ -114,6 +124,15 @@ class Channel:
         if not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
         self.socket.close(linger=linger_ms)
+
+    def _block(self, frames: tuple[bytes, ...], taken: int) -> None:
+        """A message could not be sent now; tell when the socket takes messages again."""
+        if taken:
+            # libzmq discards up to the frame without MORE (``lb_t::sendpipe``); frames held
+            # back here would be missing from the next message instead.
+            self._frames.send_rest(frames[taken + 1 :])
+        self._blocked = True
+        self._look_soon()
 
     def _look_soon(self) -> None:
         """Look at the socket in the loop's next turn, once for any number of sends."""
@@ -147,25 +166,30 @@ class Channel:
             return 0
 
     def _drain(self) -> None:
-        """Receive what is there and give it on, then look again.
+        """Receive what is there and give it on, then look whether there is more.
 
         A message that comes alone, as the answer to a lone request does, is given on before
-        libzmq is asked for the next, which costs system calls; the look behind it finds those
-        that came with it, and from then on whole batches are received.
+        libzmq is asked for the next, which costs system calls.
         """
         try:
             messages = self._frames.receive(self._expected)
         except zmq.ZMQError:
             self.close()
             return
-        if not messages:
-            if self._blocked:
-                self._look_soon()
-            return
-        self._look_soon()
         self.received_count += len(messages)
-        if self._on_message is not None:
-            self._deliver(messages, self._on_message)
+        if messages and self._on_message is not None:
+            self._draining = True
+            try:
+                self._deliver(messages, self._on_message)
+            finally:
+                self._draining = False
+        if self._blocked or len(messages) > 1:
+            self._look_soon()
+        elif messages:
+            if self._events() & _POLLIN:
+                self._look_soon()
+            else:
+                self._expected = 1
 
     def _deliver(
         self, messages: list[list[bytes]], on_message: Callable[[list[bytes]], None]

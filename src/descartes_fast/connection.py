@@ -43,6 +43,7 @@ __all__ = ["Connection"]
 # A health check that gets no answer on a new connection is sent again after this long.
 _PROBE_TIMEOUT_SECS = 2.0
 _NOBODYS: RequestMemory = (None, None)
+_SENT_TOGETHER = 1024
 _IN_DOUBT = "; the request may have been carried out"
 
 _SUCCEEDED = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
@@ -292,14 +293,16 @@ class Connection:
             probe.sent_to = _NOBODYS
         if not self._ready:
             return
-        unsent, send, memory = self._unsent, self._link.channel.send, self._request_memory()
+        unsent, memory = self._unsent, self._request_memory()
         while unsent:
-            call = unsent[0]
-            if not call.future.done():
-                if not send((b"", call.body)):
-                    return
+            some = [unsent.popleft() for _ in range(min(len(unsent), _SENT_TOGETHER))]
+            calls = [call for call in some if not call.future.done()]
+            sent = self._link.channel.send_many([(b"", call.body) for call in calls])
+            for call in calls[:sent]:
                 call.sent_to = memory
-            unsent.popleft()
+            if sent < len(calls):
+                unsent.extendleft(reversed(calls[sent:]))
+                return
 
     def _request_memory(self) -> RequestMemory:
         return _NOBODYS if self.profile is None else self.profile.request_memory
