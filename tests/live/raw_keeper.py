@@ -148,6 +148,8 @@ class RawServer:
         self.keeps_descriptors = False
         """Whether what comes with replies is kept; a duplicate of stdin keeps it open."""
         self.events: list[dict[str, Any]] = []
+        self.frames: list[dict[str, Any]] = []
+        """Replies and events in the order in which they came."""
         self.is_over = False
 
     def send(
@@ -201,6 +203,7 @@ class RawServer:
             self._arrivals.put(batches)
             self.is_over = not data
             for header, _ in self._reader.feed(data):
+                self.frames.append(header)
                 if "re" in header:
                     self._replies[header["re"]] = header
                     received = self._arrivals.take_list(header) or []

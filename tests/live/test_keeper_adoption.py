@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.leaves_orphans,
 ]
 
-NAMES = ("stdin", "stdout", "stderr", "exit")
+NAMES = ("stdin", "stdout", "stderr", "exit", "backlog")
 
 
 @pytest.fixture
@@ -48,8 +48,9 @@ class Orphan:
 
 def launch(keeper: RawKeeper, server: RawServer, script: str, **settings: Any) -> Orphan:
     server.keeps_descriptors = True
+    body = settings.pop("body", b"")
     fields = keeper.launch_fields(script, **settings)
-    reply = server.ask("launch", **fields)
+    reply = server.ask("launch", body, **fields)
     return Orphan(fields, reply, server.take_descriptors(reply))
 
 
@@ -59,11 +60,13 @@ def restart(keeper: RawKeeper) -> RawServer:
     return keeper.greet()
 
 
-def adopt(server: RawServer, orphan: Orphan, names: Sequence[str] = NAMES) -> dict[str, Any]:
+def adopt(
+    server: RawServer, orphan: Orphan, names: Sequence[str] = NAMES, **more: Any
+) -> dict[str, Any]:
     """Hand an agent to a keeper, with the descriptors of ``names``; drop them all here."""
     given = [name for name in names if name in orphan.descriptors]
     descriptors = [orphan.descriptors[name] for name in given]
-    reply = server.ask("adopt", b"", descriptors, **orphan.fields, fds=given)
+    reply = server.ask("adopt", b"", descriptors, **orphan.fields, **more, fds=given)
     passing.close_all(orphan.descriptors.values())
     return reply
 
@@ -91,6 +94,59 @@ def test_adopted_agent_goes_on_with_all_its_pipes(keeper: RawKeeper) -> None:
     assert (end["exit_code"], end["signal"], end["unknown"]) == (7, None, False)
     assert end["user_secs"] is end["max_rss_bytes"] is None
     assert server.entry(orphan.agent)["ended"] == end
+
+
+READS_TWICE = "head -c 100000; touch half; while [ ! -e go ]; do sleep 0.01; done; cat"
+TASK = bytes(range(256)) * 2500
+
+
+@pytest.mark.parametrize("by", ["task", "write"])
+def test_input_that_was_taken_is_read_whole_and_once_after_the_keepers_death(
+    keeper: RawKeeper, by: str
+) -> None:
+    """A pipe takes 64 KiB; the rest must not go with the keeper, nor any of it come twice."""
+    server = keeper.greet()
+    folder = keeper.directory
+    task = {"stdin": "close-after-task"} if by == "task" else {"stdin": "pipe"}
+    orphan = launch(
+        keeper, server, READS_TWICE, body=TASK if by == "task" else b"", cwd=str(folder), **task
+    )
+    if by == "write":
+        assert "backlog" not in orphan.descriptors
+        reply = server.ask("write", TASK, agent=orphan.agent, close=False, key="k")
+        assert (reply["bytes"], reply["fds"]) == (len(TASK), ["backlog"])
+        (orphan.descriptors["backlog"],) = server.take_descriptors(reply)
+        assert "fds" not in server.ask("write", TASK, agent=orphan.agent, close=False, key="k")
+        assert "fds" not in server.ask("write", b"end", agent=orphan.agent, close=True, key="l")
+    assert server.entry(orphan.agent)["stdin"] == "closing"
+    wait_until((folder / "half").exists)
+    server = restart(keeper)
+    adopt(server, orphan, closing=True)
+    assert server.entry(orphan.agent)["stdin"] == "closing"
+    (folder / "go").touch()
+    assert server.ended(orphan.agent)["exit_code"] == 0
+    assert keeper.stdout(orphan.agent) == TASK + (b"end" if by == "write" else b"")
+    assert {"event": "stdin", "agent": orphan.agent} in server.events
+
+
+def test_stdin_that_closes_is_told_after_the_reply(keeper: RawKeeper) -> None:
+    """A server's duplicate keeps an agent waiting for the end of its input."""
+    server = keeper.greet()
+    orphan = launch(keeper, server, "cat >/dev/null; exit 4", stdin="pipe")
+    reply = server.ask("write", b"all of it", agent=orphan.agent, close=True, key="")
+    told = {"event": "stdin", "agent": orphan.agent}
+    server.read_until(lambda: told in server.events)
+    assert server.frames.index(reply) < server.frames.index(told)
+    assert server.entry(orphan.agent)["stdin"] == "closed"
+    assert is_alive(orphan.pid)
+    passing.close_all(orphan.descriptors.values())
+    assert server.ended(orphan.agent)["exit_code"] == 4
+    assert server.events.count(told) == 1
+    fits = launch(keeper, server, "cat", body=b"task", stdin="close-after-task")
+    assert sorted(fits.descriptors) == ["exit", "stderr", "stdout"]
+    passing.close_all(fits.descriptors.values())
+    server.ended(fits.agent)
+    assert server.events.count({"event": "stdin", "agent": fits.agent}) == 0
 
 
 def test_no_line_is_lost_or_repeated_when_keepers_are_killed(keeper: RawKeeper) -> None:
@@ -209,6 +265,7 @@ def test_agent_that_is_gone_ends_as_unknown_and_no_stranger_is_touched(
     if how == "another":
         # As if the agent's id had been given to another process since.
         orphan.fields["pid"] = stranger.pid
+        orphan.fields["start_ticks"] = stranger.fields["start_ticks"] - 1
     reply = adopt(server, orphan, [])
     assert "code" not in reply
     end = server.ended(orphan.agent)

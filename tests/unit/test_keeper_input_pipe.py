@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from descartes_fast.server.keeper.backlog import FileBacklog
 from descartes_fast.server.keeper.input_pipe import (
     BUFFER_BYTES,
     InputClosed,
@@ -107,3 +108,77 @@ def test_closed_pipe_is_not_watched_though_a_duplicate_is_open(loop: Loop) -> No
     loop.turn()
     assert time.monotonic() - began >= 0.05, "the loop is woken by what is closed"
     os.close(duplicate)
+
+
+def test_reader_that_never_catches_up_gets_every_byte_and_the_file_stays_small(
+    ends: tuple[int, InputPipe],
+) -> None:
+    read_end, pipe = ends
+    sent = bytearray()
+    received = bytearray()
+    piece = os.urandom(500_000)
+    while len(sent) < 12_000_000:
+        sent += piece[: pipe.write(piece)]
+        while len(sent) - len(received) > BUFFER_BYTES - len(piece):
+            received += os.read(read_end, 40_000)
+            pipe.flush()
+        assert pipe.waits
+        if pipe.backlog_fd >= 0:
+            assert os.fstat(pipe.backlog_fd).st_blocks * 512 <= 4 * 1024 * 1024
+    pipe.close_after_backlog()
+    while data := os.read(read_end, 1 << 20):
+        received += data
+        pipe.flush()
+    assert received == sent
+
+
+def test_backlog_is_used_again_when_it_was_emptied(ends: tuple[int, InputPipe]) -> None:
+    read_end, pipe = ends
+    fds = set()
+    for byte in b"abc":
+        data = bytes([byte]) * 300_000
+        pipe.write(data)
+        fds.add(pipe.backlog_fd)
+        received = b""
+        while len(received) < len(data):
+            received += os.read(read_end, 1 << 20)
+            pipe.flush()
+        assert received == data
+        if pipe.backlog_fd >= 0:
+            assert os.fstat(pipe.backlog_fd).st_size == 0
+    assert len(fds) == 1
+
+
+def test_without_a_file_the_heap_keeps_it(
+    ends: tuple[int, InputPipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    read_end, pipe = ends
+    data = os.urandom(300_000)
+    pipe.write(data, close=True)
+    assert (pipe.backlog_fd, pipe.state) == (-1, "closing")
+    received = b""
+    while piece := os.read(read_end, 65536):
+        received += piece
+        pipe.flush()
+    assert (received, pipe.state) == (data, "closed")
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="there is no such file here")
+def test_duplicate_of_the_backlog_goes_on_where_the_first_stopped(loop: Loop) -> None:
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    pipe = InputPipe(loop, write_end)
+    data = os.urandom(700_000)
+    pipe.write(data)
+    received = os.read(read_end, 1 << 20)
+    pipe.flush()
+    fd, backlog = os.dup(write_end), FileBacklog.found(os.dup(pipe.backlog_fd))
+    pipe.close()
+    heir = InputPipe(loop, fd, backlog)
+    heir.close_after_backlog()
+    while piece := os.read(read_end, 1 << 20):
+        received += piece
+        heir.flush()
+    assert received == data
+    os.close(read_end)

@@ -23,7 +23,7 @@ import signal
 from .keeper import Keeper
 from .own_limits import OwnLimits
 from .place import Place, PlaceTaken
-from .renewal import STATE_VERSION, load_state
+from .renewal import load_state
 from .system import become_subreaper
 
 
@@ -44,13 +44,12 @@ def main() -> int:
     parser.add_argument("--build", default="", help="tells one state of this code from another")
     parser.add_argument("--agent-nofile", type=int)
     parser.add_argument("--resume", type=int, metavar="FD", help="the state of the one before")
-    parser.add_argument("--check", type=int, metavar="VERSION", help="of a state to be resumed")
+    parser.add_argument("--check", type=int, metavar="FD", help="whether it could be resumed")
     arguments = parser.parse_args()
     os.umask(0o077)
     sys.stderr = _Log()
-    if arguments.check is not None:
-        return 0 if arguments.check == STATE_VERSION else 1
-    state = None if arguments.resume is None else load_state(arguments.resume)
+    state_fd = arguments.resume if arguments.check is None else arguments.check
+    state = None if state_fd is None else load_state(state_fd)
     try:
         place = (
             Place.take(arguments.socket)
@@ -60,8 +59,6 @@ def main() -> int:
     except (PlaceTaken, OSError) as error:
         print(f"the keeper does not start: {error}", file=sys.stderr)
         return 1
-    signals_fd = _take_signals()
-    become_subreaper()
     keeper = Keeper(
         place,
         instance=arguments.instance if state is None else state["instance"],
@@ -72,6 +69,10 @@ def main() -> int:
     )
     if state is not None:
         keeper.restore(state)
+    if arguments.check is not None:
+        return 0
+    signals_fd = _take_signals()
+    become_subreaper()
     try:
         _say_ready()
         keeper.run(signals_fd)

@@ -46,7 +46,7 @@ class Agent:
         self.kill_at: float | None = None
         """When everything that is left gets SIGKILL (monotonic)."""
         self.give_up_at: float | None = None
-        """When a disk that takes no more holds up the end no longer (monotonic)."""
+        """Somebody wants it ended: when a full disk holds that up no longer (monotonic)."""
         self.was_asked = False
         """Whether what the leader left behind has got its SIGTERM."""
         self.abandoned = False
@@ -76,24 +76,28 @@ class Agent:
 
     def describe(self) -> dict[str, Any]:
         """Return an entry of ``list``."""
-        stdin = "null" if self.stdin is None else "open" if self.stdin.is_open else "closed"
         return {
             "agent": self.id,
             "pid": self.leader.pid,
             "start_ticks": self.leader.start_ticks,
             "started_at_ns": self.started_at_ns,
             "phase": self.phase.value,
-            "stdin": stdin,
+            "stdin": "null" if self.stdin is None else self.stdin.state,
+            "stopping": self.give_up_at is not None,
             **self.lengths(),
             "ended": self.ended,
         }
 
     def descriptors(self) -> dict[str, int]:
-        """Return the keeper's open ends of the pipes and the leader's descriptor by name."""
+        """Return what outlives the keeper if somebody has duplicates, by name.
+
+        Its open ends of the pipes, the leader's descriptor, what is left to write to stdin.
+        """
         named = {
-            "stdin": self.stdin.fd if self.stdin is not None and self.stdin.is_open else -1,
+            "stdin": -1 if self.stdin is None else self.stdin.fd,
             "stdout": self.stdout.fd,
             "stderr": self.stderr.fd,
             "exit": -1 if self.phase is Phase.ENDED else self.leader.exit_fd,
+            "backlog": -1 if self.stdin is None else self.stdin.backlog_fd,
         }
         return {name: fd for name, fd in named.items() if fd >= 0}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .agent import Agent, Phase
+from .backlog import FileBacklog
 from .connection import Descriptors
 from .endings import Endings
 from .growth import Growth
@@ -94,6 +95,7 @@ class Agents:
         self._agents[agent_id] = agent
         if agent.stdin is not None:
             agent.stdin.queue(stdin_data, close=request["stdin"] == "close-after-task")
+        self._tell_when_stdin_closes(agent)
         return agent
 
     def adopt(self, request: Mapping[str, Any], descriptors: Descriptors) -> Agent:
@@ -114,20 +116,20 @@ class Agents:
                     undo.callback(os.close, files[name])
             except OSError as error:
                 raise Refusal("invalid", f"no file for the output: {error.strerror}") from None
+            for name in ("stdin", "stdout", "stderr"):
+                if name in descriptors:
+                    os.set_blocking(descriptors[name], False)
             try:
+                stdin = self._input_again(descriptors)
                 leader = Adopted(self._loop, pid, ticks, descriptors.pop("exit", None))
             except OSError as error:
                 raise Refusal("unsupported", f"process {pid} cannot be held: {error}") from None
             undo.pop_all()
-        stdin_fd = descriptors.pop("stdin", None)
-        for fd in (stdin_fd, descriptors.get("stdout"), descriptors.get("stderr")):
-            if fd is not None:
-                os.set_blocking(fd, False)
         agent = Agent(
             agent_id,
             leader,
             request["started_at_ns"],
-            InputPipe(self._loop, stdin_fd) if stdin_fd is not None else None,
+            stdin,
             self._output(request, "stdout", descriptors.pop("stdout", -1), files["stdout"]),
             self._output(request, "stderr", descriptors.pop("stderr", -1), files["stderr"]),
         )
@@ -139,13 +141,22 @@ class Agents:
             self.endings.drop(agent)
             raise Refusal("busy", f"the keeper cannot watch it: {error}") from None
         self._agents[agent_id] = agent
+        self._tell_when_stdin_closes(agent)
+        if agent.stdin is not None:
+            agent.stdin.flush()
+            if request.get("closing"):
+                agent.stdin.close_after_backlog()
         return agent
 
     def resume(self, agent: Agent) -> None:
         """Take back an agent of this very keeper after it has renewed itself."""
         self._agents[agent.id] = agent
-        if agent.phase is not Phase.ENDED:
-            self.endings.attend(agent)
+        if agent.phase is Phase.ENDED:
+            return
+        self._tell_when_stdin_closes(agent)
+        self.endings.attend(agent)
+        if agent.stdin is not None:
+            agent.stdin.flush()
 
     def duplicates(self, agent_ids: Iterable[str]) -> list[tuple[str, dict[str, int]]]:
         """Return the descriptors of agents by name, for as many as go into one message."""
@@ -161,12 +172,16 @@ class Agents:
         return found
 
     def write(self, agent_id: str, data: bytes, *, close: bool) -> int:
-        """Write to an agent's stdin, all or nothing. Raises ``Refusal``."""
+        """Write to an agent's stdin, all or nothing; return its new backlog's file, or -1.
+
+        Raises ``Refusal``.
+        """
         stdin = self._find(agent_id).stdin
         if stdin is None:
             raise Refusal("state", "the agent has no stdin")
+        had_backlog = stdin.backlog_fd >= 0
         try:
-            return stdin.write(data, close=close)
+            stdin.write(data, close=close)
         except InputClosed:
             raise Refusal("state", "the agent's stdin is closed") from None
         except InputFull:
@@ -175,6 +190,7 @@ class Agents:
                 f"the agent does not read its stdin: {len(data)} bytes more do not fit into "
                 f"the {BUFFER_BYTES} bytes kept for it",
             ) from None
+        return -1 if had_backlog else stdin.backlog_fd
 
     def signal(self, agent_id: str, signum: int, *, tree: bool) -> None:
         """Signal an agent's leader, or its whole process group. Raises ``Refusal``."""
@@ -260,6 +276,25 @@ class Agents:
         if agent.phase is Phase.ENDED:
             raise Refusal("state", "the agent has ended")
         return agent
+
+    def _input_again(self, descriptors: Descriptors) -> InputPipe | None:
+        """Return the stdin of an earlier keeper's agent, if its end is there still."""
+        if "stdin" not in descriptors:
+            return None
+        left = FileBacklog.found(descriptors["backlog"]) if "backlog" in descriptors else None
+        descriptors.pop("backlog", None)
+        return InputPipe(self._loop, descriptors.pop("stdin"), left)
+
+    def _tell_when_stdin_closes(self, agent: Agent) -> None:
+        """So that nobody keeps a duplicate open, and the agent waiting for the end."""
+
+        def tell() -> None:
+            if agent.phase is not Phase.ENDED and not agent.abandoned:
+                self._tell({"event": "stdin", "agent": agent.id})
+
+        if agent.stdin is not None:
+            # Soon: after the reply to whoever asked for it.
+            agent.stdin.on_closed = lambda: self._loop.call_soon(tell)
 
     def _output(self, request: Mapping[str, Any], name: str, fd: int, file_fd: int) -> OutputPipe:
         return OutputPipe(

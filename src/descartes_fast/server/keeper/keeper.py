@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from .agent import Agent
 from .agents import Agents
 from .connection import Connection, Descriptors
 from .keys import KeyMemory
@@ -19,7 +20,7 @@ from .passing import close_all
 from .peers import may_connect
 from .place import Place
 from .protocol import VERSION, Refusal
-from .renewal import renew, restore_agents, save_agents
+from .renewal import renew, restored_agents, save_agents
 from .requests import Answer, Requests, figures
 from .starts import Request, Starts
 from .trees import children, choose_trees
@@ -59,6 +60,7 @@ class Keeper:
         self.agents = Agents(
             self._loop, self._trees, self._tell, self._is_congested, self._own_limits
         )
+        self._restored: list[Agent] = []
         self._requests = Requests(self.agents, self._keys)
         self._starts = Starts(self._loop, self._serve)
 
@@ -66,6 +68,9 @@ class Keeper:
         """Serve until the end. ``signals_fd`` brings the numbers of signals, one a byte."""
         self._loop.watch(self._place.listener.fileno(), READ, self._accept)
         self._loop.watch(signals_fd, READ, lambda: self._signals_came(signals_fd))
+        for agent in self._restored:
+            self.agents.resume(agent)
+        self._restored = []
         self._leave_after(_FIRST_SERVER_SECS)
         self._loop.call_later(_FIRST_SERVER_SECS, self._check_first_server)
         self.agents.endings.child_signalled()
@@ -267,13 +272,13 @@ class Keeper:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where the state was saved; before :meth:`run`."""
+        """Take over what was saved; nothing is touched before :meth:`run`."""
         self._keeps = state["keeps"]
         self._began_at = state["began_at"]
         self.agents.budget.limit_bytes = state["limit_bytes"]
         self._trees.restore(state["trees"])
         self._keys.restore(state["keys"])
-        restore_agents(state["agents"], self.agents, self._loop)
+        self._restored = restored_agents(state["agents"], self.agents, self._loop)
 
     def _ping(self) -> Answer:
         return Answer(

@@ -6,10 +6,18 @@ bytes (what goes to an agent's stdin). Three kinds of header:
     request   {"op": NAME, "id": N, ...}              server to keeper
     reply     {"re": N, ...}                          keeper to server, in any order
               {"re": N, "code": CODE, "words": TEXT}  a refusal; codes as in ``errors.py``
-    event     {"event": "grew" or "ended", ...}       keeper to server, unasked
+    event     {"event": NAME, "agent": ID, ...}       keeper to server, unasked
 
 Where ``fds`` names descriptors, they travel with the frame (:mod:`.passing`). Requests
-with the id 0 get no reply.
+with the id 0 get no reply. Events: ``grew`` and ``ended``, and ``stdin`` when the keeper
+has closed an agent's stdin before its end: after the last byte, or as nobody reads it.
+
+The server holds duplicates of what must not go away with the keeper: ``launch`` and
+``duplicates`` bring ``stdin``, ``stdout``, ``stderr``, ``exit`` and ``backlog``, ``write``
+brings ``backlog`` when it has made it, ``adopt`` gives them to the next keeper. The
+``backlog`` (:mod:`.backlog`) has what was taken for stdin and is not in its pipe yet; with
+``closing`` stdin is closed after it. A duplicate of stdin keeps the agent waiting for its
+end, so the server closes its own at the event ``stdin``.
 
 The first request is ``hello``, which is the same in every version: ``{"op", "id",
 "version", "on_disconnect"}``, answered by ``{"re", "version", "build", "pid",

@@ -2,8 +2,9 @@
 
 The process stays the same, and with it its children, its lock, its listener and every
 pipe: the descriptors are left open through exec, and the state says which is which. Times
-are of the monotonic clock, which exec does not touch. The new code is tried before: one
-that does not start, or does not know this state, is refused while the old still runs.
+are of the monotonic clock, which exec does not touch. The new code is tried before, in a
+process of its own and with this very state: one that does not start, or cannot build its
+agents from it, is refused while the old still runs.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from .loop import Loop
 from .output_pipe import Budget, OutputPipe
 from .protocol import Refusal
 
-__all__ = ["STATE_VERSION", "load_state", "renew", "restore_agents", "save_agents"]
+__all__ = ["load_state", "renew", "restored_agents", "save_agents"]
 
-STATE_VERSION = 1
+_STATE_VERSION = 2
 
 _CHECK_SECS = 10.0
 _PLAIN = ("phase", "kill_at", "give_up_at", "was_asked", "abandoned", "ended_at_ns", "ended")
@@ -34,23 +35,23 @@ _PLAIN = ("phase", "kill_at", "give_up_at", "was_asked", "abandoned", "ended_at_
 
 def renew(argv: list[str], state: Mapping[str, Any], folder: str) -> None:
     """Become ``argv``. Does not return; raises ``Refusal`` where it cannot be done."""
-    _check(argv)
     state_fd = _nameless_file(folder)
     inherited = [state_fd]
     try:
-        _write_all(state_fd, json.dumps({"version": STATE_VERSION, **state}).encode())
+        _write_all(state_fd, json.dumps({"version": _STATE_VERSION, **state}).encode())
         inherited += _descriptors(state)
+        _check(argv, inherited)
         # No signal may find the new program without its handlers.
         signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
         for fd in inherited:
             os.set_inheritable(fd, True)
         os.execv(argv[0], [*argv, "--resume", str(state_fd)])
-    except OSError as error:
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
         for fd in inherited:
             os.set_inheritable(fd, False)
         os.close(state_fd)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        raise Refusal("unsupported", f"{argv[0]} cannot take over: {error}") from None
+        raise Refusal("unsupported", f"the new keeper cannot take over: {error}") from None
 
 
 def load_state(fd: int) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def load_state(fd: int) -> dict[str, Any]:
     os.lseek(fd, 0, os.SEEK_SET)
     with open(fd, "rb") as file:
         state: dict[str, Any] = json.loads(file.read())
-    if state["version"] != STATE_VERSION:
+    if state["version"] != _STATE_VERSION:
         raise ValueError(f"a state of version {state['version']}")
     for descriptor in _descriptors(state):
         os.set_inheritable(descriptor, False)
@@ -70,23 +71,20 @@ def save_agents(agents: Agents) -> list[dict[str, Any]]:
     return [_save_agent(agent) for agent in agents.known]
 
 
-def restore_agents(saved: list[dict[str, Any]], agents: Agents, loop: Loop) -> None:
-    """Go on with the agents that :func:`save_agents` has described."""
-    for one in saved:
-        agents.resume(_restore_agent(one, agents, loop))
+def restored_agents(saved: list[dict[str, Any]], agents: Agents, loop: Loop) -> list[Agent]:
+    """Return the agents that :func:`save_agents` has described, as objects only."""
+    return [_restore_agent(one, agents, loop) for one in saved]
 
 
-def _check(argv: list[str]) -> None:
-    try:
-        subprocess.run(
-            [*argv, "--check", str(STATE_VERSION)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            timeout=_CHECK_SECS,
-            check=True,
-        )
-    except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
-        raise Refusal("unsupported", f"the new keeper cannot take over: {error}") from None
+def _check(argv: list[str], inherited: list[int]) -> None:
+    subprocess.run(
+        [*argv, "--check", str(inherited[0])],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=inherited,
+        timeout=_CHECK_SECS,
+        check=True,
+    )
 
 
 def _nameless_file(folder: str) -> int:
@@ -164,12 +162,12 @@ def _restore_leader(saved: dict[str, Any], agents: Agents, loop: Loop) -> Leader
 
 
 def _save_stdin(pipe: InputPipe) -> dict[str, Any]:
-    fd, data, closing = pipe.saved()
-    return {"fd": fd, "data": _text(data), "closing": closing}
+    saved = pipe.saved()
+    return {**saved, "data": _text(saved["data"])}
 
 
 def _restore_stdin(saved: dict[str, Any], loop: Loop) -> InputPipe:
-    return InputPipe.restored(loop, saved["fd"], _bytes(saved["data"]), saved["closing"])
+    return InputPipe.restored(loop, {**saved, "data": _bytes(saved["data"])})
 
 
 def _save_output(pipe: OutputPipe) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Requests:
             "forget": self._forget,
             "limit_total": self._limit_total,
         }
-        self._keyed: dict[str, Callable[[_Header, bytes], Mapping[str, Any]]] = {
+        self._keyed: dict[str, Callable[[_Header, bytes], Answer]] = {
             "write": self._write,
             "signal": self._signal,
             "stop": self._stop,
@@ -51,22 +51,23 @@ class Requests:
         """Do what a request asks for. Raises ``Refusal``."""
         name = header["op"]
         if name in self._keyed:
-            return Answer(self._once(header, body))
+            return self._once(header, body)
         if name not in self._operations:
             raise Refusal("unsupported", f"the keeper has no operation {name!r}")
         return self._operations[name](header, body, descriptors)
 
-    def _once(self, header: _Header, body: bytes) -> Mapping[str, Any]:
+    def _once(self, header: _Header, body: bytes) -> Answer:
         name = header["op"]
         key = header.get("key", "")
         if not key:
             return self._keyed[name](header, body)
         key = f"{name} {header['agent']} {key}"
         reply = self._keys.recall(key)
-        if reply is None:
-            reply = dict(self._keyed[name](header, body))
-            self._keys.remember(key, reply)
-        return reply
+        if reply is not None:
+            return Answer(reply)
+        answer = self._keyed[name](header, body)
+        self._keys.remember(key, {k: v for k, v in answer.fields.items() if k != "fds"})
+        return answer
 
     def _launch(self, header: _Header, body: bytes, _: Descriptors) -> Answer:
         agent = self._agents.start(header, body)
@@ -94,20 +95,23 @@ class Requests:
         }
         return Answer(reply, [fd for _, named in found for fd in named.values()])
 
-    def _write(self, header: _Header, body: bytes) -> Mapping[str, Any]:
-        return {"bytes": self._agents.write(header["agent"], body, close=header["close"])}
+    def _write(self, header: _Header, body: bytes) -> Answer:
+        backlog_fd = self._agents.write(header["agent"], body, close=header["close"])
+        if backlog_fd < 0:
+            return Answer({"bytes": len(body)})
+        return Answer({"bytes": len(body), "fds": ["backlog"]}, [backlog_fd])
 
-    def _signal(self, header: _Header, _: bytes) -> Mapping[str, Any]:
+    def _signal(self, header: _Header, _: bytes) -> Answer:
         self._agents.signal(header["agent"], header["signal"], tree=header["tree"])
-        return {}
+        return Answer({})
 
-    def _stop(self, header: _Header, _: bytes) -> Mapping[str, Any]:
+    def _stop(self, header: _Header, _: bytes) -> Answer:
         self._agents.stop(header["agent"], header["grace_secs"])
-        return {}
+        return Answer({})
 
-    def _kill(self, header: _Header, _: bytes) -> Mapping[str, Any]:
+    def _kill(self, header: _Header, _: bytes) -> Answer:
         self._agents.kill(header["agent"])
-        return {}
+        return Answer({})
 
     def _abandon(self, header: _Header, *_: object) -> Answer:
         self._agents.abandon(header["agent"])
