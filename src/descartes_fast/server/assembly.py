@@ -109,6 +109,7 @@ async def assemble(
         retain_secs=config.retain_secs,
         retain_bytes=config.state_limit_bytes // 2,  # the rest is for those that run
         on_dropped=lambda agent: forget(agent.id),
+        spawns_known_secs=config.replay_secs if config.replay_bytes else 0.0,
     )
     publisher = Publisher(
         bound.publications,
@@ -180,7 +181,7 @@ async def assemble(
         log_feed=log_feed,
         stop_grace_secs=config.stop_grace_secs,
     )
-    await _recover(recovery, keeper_news, spawner)
+    await _recover(recovery, keeper_news)
     dispatcher = Dispatcher(
         identity=identity,
         registry=registry,
@@ -220,7 +221,7 @@ async def _journal(
     return journal
 
 
-async def _recover(recovery: Recovery, keeper_news: KeeperNews, spawner: Spawner) -> None:
+async def _recover(recovery: Recovery, keeper_news: KeeperNews) -> None:
     """Bring the agents of an earlier server back before anything is asked about them."""
     try:
         ends = await recovery.run()
@@ -230,7 +231,6 @@ async def _recover(recovery: Recovery, keeper_news: KeeperNews, spawner: Spawner
     keeper_news.begin(recovery.keeper)
     for end in ends:
         keeper_news.agent_ended(end)
-    spawner.recovered(recovery.registry.listed(None, None))
 
 
 async def _let_go(

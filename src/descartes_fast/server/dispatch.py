@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from .._core import (
     ZMQ_PROTOCOL_VERSION,
@@ -57,8 +57,9 @@ from .operations import Operations
 from .queries import Queries
 from .refusals import Request, Response, as_agent_error, refusal, refusal_of_unknown
 from .registry import Registry
+from .remembered_reads import is_without_bytes, made_again, without_bytes
 from .replay import Replay, ReplySlot
-from .replies import UNFINISHED
+from .replies import UNFINISHED, Unfinished
 from .spawner import Spawner
 from .statistics import Counters
 
@@ -81,6 +82,9 @@ _LONG_ID = InvalidContext(f"a request id may have {_LONGEST_REQUEST_ID} characte
 _UNFINISHED = ExecutionError(
     "the server ended while this was being carried out: it may have been done, in part or "
     "altogether, and is not done again"
+)
+_IN_PROGRESS = ExecutionError(
+    "this is being carried out, and too much is in progress to wait for it: ask again for the reply"
 )
 
 
@@ -143,20 +147,17 @@ class Dispatcher:
         request = cast(Request, message)
         if len(request.request_id) > _LONGEST_REQUEST_ID:
             return self._refuse(_with_short_id(request), _LONG_ID)
-        if not room and not _is_quick(request):
-            return self._refuse(request, ServerBusy("too many requests are in progress"))
         slot = self._replay.slot(principal, request, body)
         if slot is not None:
             known = slot.memory.recall(slot.key)
-            if known is UNFINISHED:
-                return self._refuse(request, _UNFINISHED, slot)
             if known is not None:
-                self._counters.replayed += 1
-                if not isinstance(known, bytes):
-                    return _wait_for(known)
-                return _later(known) if self._journal.keeps else known
-            if self._journal.trouble is not None and not _is_ending(request):
-                return self._refuse(request, ServerBusy(self._journal.trouble))
+                return self._repeat(request, slot, known, room=room)
+            if type(request) is SpawnRequest and self._registry.spawned_by(slot.key) is not None:
+                return self._answer(handler, request, slot)
+        if not room and not _is_quick(request):
+            return self._refuse(request, ServerBusy("too many requests are in progress"))
+        if slot is not None and self._journal.trouble is not None and not _is_ending(request):
+            return self._refuse(request, ServerBusy(self._journal.trouble))
         return self._answer(handler, request, slot)
 
     def then(self, send: Callable[[], None]) -> None:
@@ -176,6 +177,35 @@ class Dispatcher:
         kinds = self._handlers.items()
         return next((handler for kind, handler in kinds if isinstance(message, kind)), None)
 
+    def _repeat(
+        self,
+        request: Request,
+        slot: ReplySlot,
+        known: bytes | asyncio.Future[bytes] | Literal[Unfinished.UNFINISHED],
+        *,
+        room: bool,
+    ) -> bytes | Coroutine[Any, Any, bytes]:
+        """Answer a request that came before: there is always room for what is known."""
+        if known is UNFINISHED:
+            return self._refuse(request, _UNFINISHED, slot)
+        self._counters.replayed += 1
+        if not isinstance(known, bytes):
+            return _wait_for(known) if room else self._refuse(request, _IN_PROGRESS)
+        if is_without_bytes(known):
+            assert isinstance(request, ControlCommand)
+            try:
+                known = self._encoded(
+                    request, made_again(known, request, self._registry.get(request.agent_id))
+                )
+            except Exception as error:
+                return self._refuse(request, as_agent_error(error))
+        return _later(known) if self._journal.keeps else known
+
+    def _keep(self, request: Request, slot: ReplySlot, response: Response, reply: bytes) -> None:
+        if slot.is_read and isinstance(response, CommandResponse):
+            reply = without_bytes(response, reply, self._registry.find(response.agent_id))
+        slot.memory.keep(slot.key, reply, patient=type(request) is SpawnRequest)
+
     def _answer(
         self, handler: Callable[[Any, str], Any], request: Request, slot: ReplySlot | None
     ) -> bytes | Coroutine[Any, Any, bytes]:
@@ -190,23 +220,31 @@ class Dispatcher:
             return self._refuse(request, as_agent_error(error), slot)
         if slot is None:
             return reply
-        slot.memory.keep(slot.key, reply)
+        self._keep(request, slot, outcome, reply)
         return _later(reply) if self._journal.keeps else reply
 
     async def _answer_later(
         self, request: Request, outcome: Coroutine[Any, Any, Response], slot: ReplySlot | None
     ) -> bytes:
         reply: bytes | None = None
+        is_begun = False
         try:
             if slot is not None and slot.intent and self._journal.keeps:
                 await self._journal.committed()
-            reply = self._encoded(request, await outcome)
+            is_begun = True
+            response = await outcome
+            reply = self._encoded(request, response)
             if slot is not None:
-                slot.memory.keep(slot.key, reply, patient=type(request) is SpawnRequest)
+                self._keep(request, slot, response, reply)
         except asyncio.CancelledError:
             if self.accepting:
                 raise
-            reply = self._refuse(request, ShuttingDown("the server ended before this did"))
+            if is_begun and slot is not None and slot.intent:
+                reply = self._refuse(request, _UNFINISHED, slot)
+            else:
+                reply = self._refuse(request, ShuttingDown("the server ended before this did"))
+                if slot is not None:
+                    slot.memory.withdraw(slot.key)
         except Exception as error:
             failure = as_agent_error(error)
             reply = self._refuse(request, failure, slot)
@@ -230,14 +268,18 @@ class Dispatcher:
 
     async def _spawn(self, request: SpawnRequest, key: str) -> SpawnResponse:
         try:
-            self._require_accepting()
-            agent = self._spawner.earlier(key) or await self._spawner.spawn(
-                request.config, request.timeout_secs, request.metadata, key
-            )
+            agent = self._registry.spawned_by(key)
+            if agent is not None:
+                self._counters.replayed += 1
+            else:
+                self._require_accepting()
+                agent = await self._spawner.spawn(
+                    request.config, request.timeout_secs, request.metadata, key
+                )
+                self._counters.spawns += 1
         except BaseException:
             self._counters.spawn_failures += 1
             raise
-        self._counters.spawns += 1
         return SpawnResponse(
             request_id=request.request_id,
             success=True,

@@ -11,7 +11,7 @@ from ..errors import OutputGone
 from .agent import Agent
 from .payloads import ReadPayload
 
-__all__ = ["read_now", "read_when_there"]
+__all__ = ["read_answer", "read_now", "read_when_there"]
 
 _LONGEST_CHARACTER = 4
 
@@ -35,13 +35,20 @@ def read_now(agent: Agent, stream: LogStreamType, asked: ReadPayload) -> dict[st
     following = offset + len(data)
     if asked.offset is None:
         agent.cursors[stream] = following
+    return read_answer(
+        data, offset, asked.encoding, eof=agent.has_ended and following >= output.end
+    )
+
+
+def read_answer(data: bytes, offset: int, encoding: str, *, eof: bool) -> dict[str, Any]:
+    """Return the data of the response to a read that found ``data`` at ``offset``."""
     return {
-        "data": _encoded(data, asked.encoding) if data else None,
-        "encoding": asked.encoding,
+        "data": _encoded(data, encoding) if data else None,
+        "encoding": encoding,
         "bytes": len(data),
         "offset": offset,
-        "next_offset": following,
-        "eof": agent.has_ended and following >= output.end,
+        "next_offset": offset + len(data),
+        "eof": eof,
     }
 
 

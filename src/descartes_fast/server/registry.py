@@ -21,7 +21,8 @@ class Registry:
 
     Of those that ended the last ``retain_agents`` stay, for ``retain_secs``, as long as their
     output takes ``retain_bytes`` at most; the last one stays whatever it takes. ``on_dropped``
-    is told each agent whose retention is over; its output may be removed then.
+    is told each agent whose retention is over; its output may be removed then. Which request
+    an agent was started for is known for ``spawns_known_secs``.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Registry:
         retain_secs: float,
         retain_bytes: int,
         on_dropped: Callable[[Agent], None],
+        spawns_known_secs: float = float("inf"),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_agents = max_agents
@@ -39,8 +41,10 @@ class Registry:
         self._retain_secs = retain_secs
         self._retain_bytes = retain_bytes
         self._on_dropped = on_dropped
+        self._spawns_known_secs = spawns_known_secs
         self._clock = clock
         self._agents: dict[UUID, Agent] = {}
+        self._by_request: dict[str, tuple[Agent, float]] = {}
         self._alive: dict[UUID, Agent] = {}
         self._retired: OrderedDict[UUID, float] = OrderedDict()
         self._retired_bytes = 0
@@ -51,7 +55,8 @@ class Registry:
         """List a new agent. Raises ``ServerBusy`` if as many as allowed live already."""
         if self.alive_count >= self._max_agents:
             raise ServerBusy(f"{self._max_agents} agents are the most this server runs")
-        self._agents[agent.id] = self._alive[agent.id] = agent
+        self._list(agent)
+        self._alive[agent.id] = agent
         self._none_alive.clear()
 
     def restore(self, agent: Agent) -> None:
@@ -59,14 +64,14 @@ class Registry:
 
         One that has ended is to be retired too.
         """
-        self._agents[agent.id] = agent
+        self._list(agent)
         if not agent.has_ended:
             self._alive[agent.id] = agent
         self._none_alive.clear()
 
     def discard(self, agent: Agent) -> None:
         """Forget an agent that never ran."""
-        self._agents.pop(agent.id, None)
+        self._unlist(agent)
         self._alive.pop(agent.id, None)
         self._forget_retired(agent)
         self._note_if_none_alive()
@@ -80,6 +85,14 @@ class Registry:
 
     def find(self, agent_id: UUID) -> Agent | None:
         return self._agents.get(agent_id)
+
+    def spawned_by(self, request_key: str) -> Agent | None:
+        """Return the agent that this very spawn request started, here or with an earlier server.
+
+        It is known as long as the agent is listed, ``spawns_known_secs`` at most.
+        """
+        agent, since = self._by_request.get(request_key, (None, 0.0))
+        return agent if self._clock() - since <= self._spawns_known_secs else None
 
     def listed(self, status: AgentStatus | None, limit: int | None) -> list[Agent]:
         """Return the agents in a status, or all; the newest first, at most ``limit``."""
@@ -111,7 +124,8 @@ class Registry:
             is_room = self._retired_bytes <= self._retain_bytes or len(self._retired) == 1
             if is_room and len(self._retired) <= self._retain_agents and retired_at >= oldest_kept:
                 return
-            agent = self._agents.pop(agent_id)
+            agent = self._agents[agent_id]
+            self._unlist(agent)
             self._forget_retired(agent)
             self._on_dropped(agent)
 
@@ -138,6 +152,17 @@ class Registry:
     def ended_output_bytes(self) -> int:
         """Return how many of them are of agents that have ended."""
         return sum(_output_bytes(agent) for agent in self._agents.values() if agent.has_ended)
+
+    def _list(self, agent: Agent) -> None:
+        self._agents[agent.id] = agent
+        if agent.request_key:
+            self._by_request[agent.request_key] = agent, self._clock()
+
+    def _unlist(self, agent: Agent) -> None:
+        self._agents.pop(agent.id, None)
+        known, _ = self._by_request.get(agent.request_key, (None, 0.0))
+        if known is agent:
+            del self._by_request[agent.request_key]
 
     def _forget_retired(self, agent: Agent) -> None:
         if self._retired.pop(agent.id, None) is not None:

@@ -31,12 +31,14 @@ class ReplySlot:
     """The place of one request's reply.
 
     ``intent`` says that the request must be known to be begun before it is carried out: nobody
-    but the handler could tell afterwards whether it was.
+    but the handler could tell afterwards whether it was. ``is_read`` says that the reply tells
+    bytes that are in the output as well.
     """
 
     memory: ReplyMemory
     key: ReplyKey
     intent: bool
+    is_read: bool
 
 
 class Replay:
@@ -67,7 +69,7 @@ class Replay:
         key = None if memory is None else memory.key(principal, request.request_id, body)
         if memory is None or key is None:
             return None
-        return ReplySlot(memory, key, memory is self._actions)
+        return ReplySlot(memory, key, memory is self._actions, memory is self._reads)
 
     def covers(self, request: Request) -> bool:
         """Tell whether carrying out the request twice would not be the same as once."""

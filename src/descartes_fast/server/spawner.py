@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from uuid import UUID, uuid4
 
 from .._core import AgentConfig
@@ -60,16 +60,6 @@ class Spawner:
         self._observer = observer
         self._background = background
         self._remove_output = remove_output
-        self._recovered: dict[str, Agent] = {}
-
-    def recovered(self, agents: Iterable[Agent]) -> None:
-        """Know the agents of an earlier server, some of which it could not answer for."""
-        self._recovered = {key: agent for agent in agents if (key := agent.request_key)}
-
-    def earlier(self, request_key: str) -> Agent | None:
-        """Return the agent that an earlier server started for this very request."""
-        agent = self._recovered.get(request_key)
-        return None if agent is None else self._registry.find(agent.id)
 
     async def spawn(
         self,
