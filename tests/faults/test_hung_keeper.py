@@ -11,17 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from descartes_fast import AgentConfig, AgentStatus, connect
+from descartes_fast import AgentConfig, AgentStatus, UsageError, connect
+from descartes_fast.server import keeper_joining, keeper_process
+from descartes_fast.server.keeper_process import PYTHON_OPTIONS
 from descartes_fast.testing import descartes_server
 from faults.keeper_process import keeper_pid
 from faults.processes import children_of
 from faults.restarts import restartable_server
 from faults.server_process import server_process
+from faults.serving import serving, spawn, state
 from raw_peers import peer
 
 if TYPE_CHECKING:
     from descartes_fast import AgentInfo
     from raw_peers import Peer
+
+__all__ = ["state"]  # a fixture
 
 # One child stays in the agent's group, the other leaves it; both say who they are.
 FAMILY = "sleep 300 & echo $!; setsid sleep 300 & echo $!; echo $$; exec sleep 300"
@@ -70,22 +75,106 @@ async def test_hung_keeper_without_agents_does_not_hold_up_the_end() -> None:
 
 
 @pytest.mark.leaves_orphans
-async def test_hung_keeper_is_replaced_by_the_next_server_which_adopts_its_agents() -> None:
+async def test_keeper_that_is_stopped_is_continued_by_the_next_server_and_loses_nothing() -> None:
     with restartable_server() as server:
         async with connect(server.endpoint, request_timeout_secs=30) as client:
-            config = AgentConfig(model_backend="sh", task="exec sleep 300")
+            config = AgentConfig(model_backend="sh", task="echo one; cat; exit 5")
             agent = await client.spawn_remote(config)
             server.kill()
-            hung = server.keeper_pid()
-            assert hung is not None
-            os.kill(hung, signal.SIGSTOP)
+            stopped = server.keeper_pid()
+            assert stopped is not None
+            os.kill(stopped, signal.SIGSTOP)
             await asyncio.to_thread(server.start)
-            assert not runs(hung)
-            assert server.keeper_pid() not in (hung, None)
-            assert await client.get_agent_status(agent) is AgentStatus.RUNNING
-            await client.kill_agent(agent)
-            end = await client.wait_agent(agent, timeout_secs=10)
-            assert end.status is AgentStatus.TERMINATED
+            assert server.keeper_pid() == stopped
+            await client.write_agent_stdin(agent, b"two\n", close=True)
+            assert (await client.wait_agent(agent, timeout_secs=10)).exit_code == 5
+            assert await client.read_agent_stdout(agent) == b"one\ntwo\n"
+
+
+@pytest.mark.leaves_orphans
+async def test_keeper_that_does_not_answer_in_the_end_is_replaced_and_its_agents_adopted(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(state) as client:
+        agent = await spawn(client, "exec sleep 300")
+        hung = keeper_pid()
+    os.kill(hung, signal.SIGSTOP)
+    monkeypatch.setattr(keeper_joining, "_HELLO_SECS", 0.3)
+    async with serving(state, keep_agents=False) as client:
+        assert not runs(hung)
+        assert await client.get_agent_status(agent) is AgentStatus.RUNNING
+        await client.kill_agent(agent)
+        end = await client.wait_agent(agent, timeout_secs=10)
+        assert end.status is AgentStatus.TERMINATED
+
+
+async def test_keeper_that_tries_its_new_program_for_long_is_not_killed_for_it(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(state) as client:
+        agent = await spawn(client, "cat; exit 5")
+        keeper = keeper_pid()
+    slow = standing_in(tmp_path, "if '--check' in sys.argv: time.sleep(1)")
+    monkeypatch.setattr(keeper_process, "_PROGRAM", slow)
+    monkeypatch.setattr(keeper_process, "build_digest", lambda: "0123456789abcdef")
+    monkeypatch.setattr(keeper_joining, "_HELLO_SECS", 0.7)
+    async with serving(state, keep_agents=False) as client:
+        assert keeper_pid() == keeper
+        await client.write_agent_stdin(agent, b"in\n", close=True)
+        assert (await client.wait_agent(agent, timeout_secs=10)).exit_code == 5
+
+
+@pytest.mark.leaves_orphans
+async def test_new_program_that_fails_when_it_takes_over_costs_no_agent_its_pipes(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(state) as client:
+        agent = await spawn(client, "cat; exit 5")
+        await client.write_agent_stdin(agent, b"one\n")
+        keeper = keeper_pid()
+    failing = standing_in(tmp_path, "if '--resume' in sys.argv: sys.exit(1)")
+    monkeypatch.setattr(keeper_process, "_PROGRAM", failing)
+    monkeypatch.setattr(keeper_process, "build_digest", lambda: "0123456789abcdef")
+    async with serving(state, keep_agents=False) as client:
+        assert not runs(keeper)
+        await client.write_agent_stdin(agent, b"two\n", close=True)
+        end = await client.wait_agent(agent, timeout_secs=10)
+        assert await client.read_agent_stdout(agent) == b"one\ntwo\n"
+        assert end.exit_code in (5, None), "None where the kernel does not tell of adopted ones"
+
+
+@pytest.mark.parametrize("replaced", ["journal is lost", "journal is off"])
+async def test_agents_that_are_not_in_the_journal_are_left_alone_and_the_server_does_not_start(
+    state: Path, replaced: str
+) -> None:
+    async with serving(state) as client:
+        agent = await spawn(client, "cat; exit 5")
+        keeper = keeper_pid()
+    journal, elsewhere = state / "journal.sqlite", state / "elsewhere.sqlite"
+    if replaced == "journal is lost":
+        journal.rename(elsewhere)
+    with pytest.raises(UsageError, match="state stop"):
+        async with serving(
+            state, journal=replaced == "journal is lost", keep_agents=replaced == "journal is lost"
+        ):
+            pass
+    if replaced == "journal is lost":
+        elsewhere.replace(journal)
+    async with serving(state, keep_agents=False) as client:
+        assert keeper_pid() == keeper
+        await client.write_agent_stdin(agent, b"in\n", close=True)
+        assert (await client.wait_agent(agent, timeout_secs=10)).exit_code == 5
+
+
+def standing_in(folder: Path, line: str) -> Path:
+    """Return a program that runs the keeper's, after a line of its own."""
+    path = folder / "program.py"
+    real = repr(str(keeper_process._PROGRAM))
+    path.write_text(
+        f"import os, sys, time\n{line}\n"
+        f"os.execv(sys.executable, [sys.executable, *{PYTHON_OPTIONS!r}, {real}, *sys.argv[1:]])\n"
+    )
+    return path
 
 
 @pytest.mark.leaves_orphans

@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from descartes_fast import AgentConfig, AgentInfo, AgentStatus, ZmqClient, connect
+from descartes_fast import AgentStatus
 from descartes_fast.server import keeper_process
 from descartes_fast.server.keeper.protocol import VERSION, frame
 from descartes_fast.server.state_dir import runtime_directory
-from descartes_fast.testing import descartes_server
 from faults.keeper_process import keeper_pid
+from faults.serving import serving, spawn, state
 
-
-@pytest.fixture
-def state() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="dfast-") as folder:
-        yield Path(folder) / "state"
-
-
-@asynccontextmanager
-async def serving(state: Path, **settings: Any) -> AsyncIterator[ZmqClient]:
-    """Run a server on a state directory; yield a client of it."""
-    usual: dict[str, Any] = {"journal": True, "keep_agents": True, "state_dir": str(state)}
-    async with descartes_server(**usual | settings) as server, connect(server.endpoint) as client:
-        yield client
-
-
-async def spawn(client: ZmqClient, task: str) -> AgentInfo:
-    return await client.spawn_remote(AgentConfig(model_backend="sh", task=task))
+__all__ = ["state"]  # a fixture
 
 
 async def test_next_server_in_the_same_process_has_the_agents(state: Path) -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
 from ..errors import CommunicationError, ExecutionError, ServerBusy, SpawnFailed
-from .keeper.passing import close_all
+from .keeper.passing import MAX_DESCRIPTORS, close_all
 from .keeper.protocol import BrokenFrame
 from .keeper.trees import MARKER
 from .keeper_connection import KeeperConnection, TakeDescriptors
-from .keeper_joining import join_keeper
+from .keeper_joining import Wanted, join_keeper
 from .keeper_messages import (
     Adoption,
     Ended,
@@ -28,12 +27,12 @@ from .keeper_messages import (
     output_grew_of,
 )
 from .keeper_process import KeeperPlace, KeeperProcess
-from .pipe_ends import PipeEnds
+from .pipe_ends import DESCRIPTORS_PER_AGENT, PipeEnds
 
 __all__ = ["Ended", "KeeperEvents", "KeeperLink", "Launch", "OutputGrew", "Started"]
 
 _END_SECS = 15.0
-_DUPLICATES_AT_ONCE = 60  # agents: four descriptors each, of which a message takes 253
+_DUPLICATES_AT_ONCE = MAX_DESCRIPTORS // DESCRIPTORS_PER_AGENT  # agents, in one message
 
 
 class KeeperLink:
@@ -44,15 +43,14 @@ class KeeperLink:
     keeper is being replaced launches are refused and other calls wait.
     """
 
-    def __init__(self, place: KeeperPlace, events: KeeperEvents, instance: str, keep: bool) -> None:
+    def __init__(self, place: KeeperPlace, events: KeeperEvents, wanted: Wanted) -> None:
         self.lost: str | None = None
         """Why there is no keeper at the moment, or any more."""
         self.is_new = False
         """Whether this link has started the keeper, so that it knows no agent of earlier ones."""
         self._place = place
         self._events = events
-        self._instance = instance
-        self._keep = keep
+        self._wanted = wanted
         self._ends = PipeEnds()
         self._process: KeeperProcess
         self._connection: KeeperConnection
@@ -73,18 +71,23 @@ class KeeperLink:
     ) -> Self:
         """Connect to the keeper in ``runtime_dir`` (made 0700), started if there is none.
 
-        ``instance`` is what its agents are marked with, made up if not given. With ``keep`` the
-        keeper and the agents outlive the connection, else they end with it. ``agent_nofile`` is how
+        ``instance`` is what its agents are marked with; if it is not given a keeper that is there
+        may have any, and a new one gets one made up. With ``keep`` the keeper and the agents
+        outlive the connection, else they end with it. ``agent_nofile`` is how
         many descriptors an agent may have open where its backend does not say; ``None``: as many as
         this process. A keeper of another build replaces its program in place; one that does not
         answer is killed and counts as lost.
 
-        Raises ``UsageError`` if the directory's path is too long for a socket, and
-        ``CommunicationError`` if there is no keeper to be had.
+        Raises ``UsageError`` if the directory's path is too long for a socket, or the keeper there
+        has agents of another instance, and ``CommunicationError`` if there is no keeper to be had.
         """
         place = KeeperPlace(runtime_dir, agent_nofile)
-        link = cls(place, events, instance or secrets.token_hex(8), keep)
-        await link._join()
+        link = cls(place, events, Wanted(instance=instance, keep=keep))
+        try:
+            await link._join()
+        except BaseException:
+            link._ends.close()
+            raise
         link._usable.set()
         return link
 
@@ -93,7 +96,8 @@ class KeeperLink:
     @property
     def instance(self) -> str:
         """What the keeper's agents are marked with."""
-        return self._instance
+        assert self._wanted.instance is not None
+        return self._wanted.instance
 
     @property
     def pid(self) -> int:
@@ -125,7 +129,7 @@ class KeeperLink:
                 argv=list(launch.argv),
                 environment={
                     **launch.environment,
-                    MARKER: f"{self._instance}/{launch.agent_id}",
+                    MARKER: f"{self.instance}/{launch.agent_id}",
                 },
                 cwd=launch.cwd,
                 stdin=launch.stdin,
@@ -232,7 +236,10 @@ class KeeperLink:
 
     async def known_agents(self) -> list[KnownAgent]:
         """Return all agents that the keeper has, those that have ended among them."""
-        reply = await self._connection.ask("list")
+        return await self._list(self._connection)
+
+    async def _list(self, connection: KeeperConnection) -> list[KnownAgent]:
+        reply = await connection.ask("list")
         known = [known_agent_of(entry) for entry in reply["agents"]]
         for agent in known:
             if agent.stdin == "closing":
@@ -243,12 +250,19 @@ class KeeperLink:
 
     async def hold_ends(self, agent_ids: Iterable[UUID]) -> None:
         """Ask for duplicates of the keeper's ends of these agents' pipes."""
-        wanted = list(agent_ids)
+        await self._hold(self._connection, list(agent_ids))
+
+    async def _hold(self, connection: KeeperConnection, wanted: list[UUID]) -> None:
         for first in range(0, len(wanted), _DUPLICATES_AT_ONCE):
             some = wanted[first : first + _DUPLICATES_AT_ONCE]
-            await self._connection.ask(
+            await connection.ask(
                 "duplicates", take=self._take_duplicates, agents=[str(one) for one in some]
             )
+
+    async def _hold_all(self, connection: KeeperConnection) -> list[KnownAgent]:
+        known = await self._list(connection)
+        await self._hold(connection, [agent.agent_id for agent in known if agent.ended is None])
+        return known
 
     async def hold_missing_ends(self) -> None:
         """Ask again for those that were lost, as no descriptor was free."""
@@ -286,6 +300,7 @@ class KeeperLink:
     async def drop_known(self, agent_id: UUID, *, wanted: bool) -> None:
         """Have an agent forgotten that has ended; one that is not ``wanted`` is killed before,
         and its output is removed."""
+        self._ends.drop(agent_id)
         if wanted:
             await self._connection.ask("forget", agent=str(agent_id), remove=False)
         else:
@@ -361,11 +376,11 @@ class KeeperLink:
 
     async def _join(self) -> None:
         joined = await join_keeper(
-            self._place, self._instance, self._keep, self._take_event, self._connection_lost
+            self._place, self._wanted, self._hold_all, self._take_event, self._connection_lost
         )
         self._process = joined.process
         self._connection = joined.connection
-        self._instance = joined.instance
+        self._wanted = Wanted(instance=joined.instance, keep=self._wanted.keep)
         self.is_new = joined.is_new
 
     def _connection_lost(self, connection: KeeperConnection, reason: str) -> None:

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from ..errors import CommunicationError, UsageError
+from .lock_holders import lock_holder
 from .locks import lock_file
 
 __all__ = [
@@ -36,7 +37,8 @@ _LOG_NAME = "keeper.log"
 _PROGRAM = Path(__file__).parent / "keeper" / "__main__.py"
 _MAX_SOCKET_PATH_BYTES = 103  # sun_path on macOS; 107 on Linux
 _START_SECS = 15.0
-_CONNECT_SECS = 5.0
+_CONNECT_SECS = 10.0
+_WAKE_SECS = 1.0
 _REAP_SECS = 5.0
 _TICK_SECS = 0.005
 _UCRED = struct.Struct("3i")
@@ -67,14 +69,32 @@ class KeeperPlace:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.settimeout(_CONNECT_SECS)
-            connection.connect(str(self.socket_path))
+            self._connect(connection)
             return KeeperProcess(self, _peer_pid(connection)), connection
         except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
             connection.close()
             return None
         except OSError as error:
             connection.close()
-            raise CommunicationError(f"the keeper cannot be reached: {error}") from None
+            raise CommunicationError(f"{self.holder()} cannot be reached: {error}") from None
+
+    def _connect(self, connection: socket.socket) -> None:
+        """Connect; where others fill the queue (EAGAIN), try again until there is room."""
+        now = time.monotonic()
+        wake_at, give_up_at = now + _WAKE_SECS, now + _CONNECT_SECS
+        while True:
+            try:
+                connection.connect(str(self.socket_path))
+                return
+            except BlockingIOError:
+                now = time.monotonic()
+                if now >= give_up_at:
+                    raise
+                if now >= wake_at:  # it may be stopped
+                    wake_at = give_up_at
+                    if pid := self._holder_pid():
+                        _signal(pid, signal.SIGCONT)
+                time.sleep(_TICK_SECS)
 
     def start(self, instance: str) -> tuple[KeeperProcess, socket.socket]:
         """Start a keeper, wait until it listens, and connect.
@@ -139,6 +159,14 @@ class KeeperPlace:
             else:
                 return True
 
+    def holder(self) -> str:
+        """Name the process that holds the lock here, for words to people."""
+        pid = self._holder_pid()
+        return f"process {pid}" if pid else "a keeper"
+
+    def _holder_pid(self) -> int | None:
+        return lock_holder(self.runtime_dir / LOCK_NAME)
+
     def clear(self) -> None:
         """Remove the socket that a killed keeper has left."""
         if self.wait_until_free(0):
@@ -162,13 +190,20 @@ class KeeperProcess:
 
     def kill(self) -> None:
         """Kill it; :meth:`reap` must follow."""
+        self._signal(signal.SIGKILL)
+
+    def wake(self) -> None:
+        """Continue it if it is stopped."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, signum: signal.Signals) -> None:
         with contextlib.suppress(OSError):
             if self._child is not None:
-                self._child.kill()
+                self._child.send_signal(signum)
             elif self._pidfd >= 0:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(self._pidfd, signum)
             elif not self._place.wait_until_free(0):
-                os.kill(self.pid, signal.SIGKILL)
+                _signal(self.pid, signum)
 
     def reap(self) -> None:
         """Wait for its end; one that does not end is killed. Blocks."""
@@ -206,6 +241,13 @@ class KeeperProcess:
         if self._pidfd >= 0:
             return _readable(self._pidfd, timeout_secs)
         return self._place.wait_until_free(timeout_secs)
+
+
+def _signal(pid: int, signum: signal.Signals) -> None:
+    """Signal a process, and never a group: 0 is a peer of another pid namespace."""
+    if pid > 0:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signum)
 
 
 def _readable(descriptor: int, timeout_secs: float) -> bool:
