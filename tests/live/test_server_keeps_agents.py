@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from descartes_fast import AgentStatus
-from descartes_fast.server import keeper_process
+from descartes_fast.server import assembly, keeper_process
 from descartes_fast.server.keeper.protocol import VERSION, frame
+from descartes_fast.server.recovery import Recovery
 from descartes_fast.server.state_dir import runtime_directory
 from faults.keeper_process import keeper_pid
 from faults.serving import serving, spawn, state
@@ -114,6 +116,56 @@ async def test_connection_that_was_taken_by_another_is_taken_back(state: Path) -
                 await asyncio.sleep(0.01)
         assert keeper_pid() == keeper
         await client.write_agent_stdin(agent, b"go\n")
+        assert (await client.wait_agent(agent, timeout_secs=10)).exit_code == 4
+
+
+async def test_start_that_is_given_up_leaves_the_agents_to_the_next_server(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(state) as client:
+        agent = await spawn(client, "cat; exit 4")
+        keeper = keeper_pid()
+    recovered = asyncio.Event()
+    original = Recovery.run
+
+    async def run(self: Recovery) -> Any:
+        await original(self)
+        recovered.set()
+        await asyncio.Event().wait()
+
+    async def start() -> None:
+        async with serving(state, keep_agents=False):
+            pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recovery, "run", run)
+        starting = asyncio.create_task(start())
+        await recovered.wait()
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    async with serving(state, keep_agents=False) as client:
+        assert keeper_pid() == keeper
+        await client.write_agent_stdin(agent, b"in\n", close=True)
+        assert (await client.wait_agent(agent, timeout_secs=10)).exit_code == 4
+
+
+async def test_start_that_fails_at_its_last_step_leaves_the_agents_to_the_next_server(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(state) as client:
+        agent = await spawn(client, "cat; exit 4")
+
+    def fail(*_: object) -> None:
+        raise OSError("not today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(assembly, "_serve", fail)
+        with pytest.raises(OSError, match="not today"):
+            async with serving(state, keep_agents=False):
+                pass
+    async with serving(state, keep_agents=False) as client:
+        await client.write_agent_stdin(agent, b"in\n", close=True)
         assert (await client.wait_agent(agent, timeout_secs=10)).exit_code == 4
 
 

@@ -133,7 +133,8 @@ async def assemble(
         keep=journal.keeps,
         agent_nofile=agent_nofile,
     )
-    stack.push_async_callback(_let_go, keeper, registry, config, state_dir)
+    leaving = _Leaving(keeper, registry, config, state_dir)
+    stack.push_async_callback(leaving.let_go)
     reserves = Reserves(config, state_dir.path, registry.output_bytes, lambda: registry.alive_count)
     health = Health(keeper, reserves, journal, accepting=lambda: dispatcher.accepting)
     loss = KeeperLoss(
@@ -198,6 +199,7 @@ async def assemble(
     status_replies = StatusReplies(registry, counters)
     service = _serve(stack, config, dispatcher, status_replies, bound.commands, counters)
     background.start(keep_house(config, identity, registry, replay, keeper, status_feed))
+    leaving.is_started = True
     return Parts(
         identity=identity,
         bound_pub_endpoint=bound.pub_endpoint,
@@ -223,25 +225,37 @@ async def _journal(
 
 async def _recover(recovery: Recovery, keeper_news: KeeperNews) -> None:
     """Bring the agents of an earlier server back before anything is asked about them."""
-    try:
-        ends = await recovery.run()
-    except Exception:
-        recovery.keeper.detach()  # the agents are for the next server
-        raise
+    ends = await recovery.run()
     keeper_news.begin(recovery.keeper)
     for end in ends:
         keeper_news.agent_ended(end)
 
 
-async def _let_go(
-    keeper: KeeperLink, registry: Registry, config: ZmqServerConfig, state_dir: StateDir
-) -> None:
-    """Leave the keeper and its agents to the next server, or end both."""
-    if config.keep_agents and registry.alive_count:
-        keeper.detach()
-    else:
-        await keeper.aclose()
-        state_dir.remove_runtime()
+@dataclass(slots=True)
+class _Leaving:
+    """Leaves the keeper and its agents to the next server, or ends both.
+
+    Until the server ``is_started`` the agents are not its own to end: an error or a signal
+    leaves them as they are.
+    """
+
+    keeper: KeeperLink
+    registry: Registry
+    config: ZmqServerConfig
+    state_dir: StateDir
+    is_started: bool = False
+
+    async def let_go(self) -> None:
+        has_agents = self.registry.alive_count > 0
+        if self.is_started:
+            leaves = self.config.keep_agents and has_agents
+        else:
+            leaves = has_agents or not self.keeper.is_new
+        if leaves:
+            self.keeper.detach()
+        else:
+            await self.keeper.aclose()
+            await asyncio.to_thread(self.state_dir.remove_runtime)
 
 
 def _threads(stack: AsyncExitStack, purpose: str) -> ThreadPoolExecutor:
