@@ -25,7 +25,7 @@ from descartes_fast import (
     ZmqClient,
     connect,
 )
-from descartes_fast.server import keeper_process
+from descartes_fast.server import keeper_loss, keeper_process
 from faults.keeper_process import keeper_pid
 
 if TYPE_CHECKING:
@@ -220,14 +220,24 @@ async def test_agents_are_stopped_killed_and_signalled_by_the_new_keeper(
     assert (await end_of(client, awaited)).exit_code == 9
 
 
-async def test_stop_that_was_under_way_goes_on_under_the_new_keeper(client: ZmqClient) -> None:
+async def test_stop_that_was_under_way_has_the_rest_of_its_grace_under_the_new_keeper(
+    client: ZmqClient,
+) -> None:
     stubborn = await spawn(client, "trap '' TERM; echo ready; while :; do sleep 0.05; done")
-    await first_output(client, stubborn)
-    await client.stop_agent(stubborn, grace_secs=60)  # the new one begins anew: server's default
+    patient = await spawn(client, "trap '' TERM; echo ready; read word; exit 5")
+    for agent in (stubborn, patient):
+        await first_output(client, agent)
+    began = asyncio.get_running_loop().time()
+    await client.stop_agent(stubborn, grace_secs=2)
+    await client.stop_agent(patient, grace_secs=60)
     async with keeper_replaced(client):
         pass
     end = await end_of(client, stubborn)
     assert (end.status, end.signal) == (AgentStatus.TERMINATED, 9)
+    assert 1.9 < asyncio.get_running_loop().time() - began < 4
+    await client.write_agent_stdin(patient, b"go\n")
+    end = await end_of(client, patient)
+    assert (end.status, end.exit_code) == (AgentStatus.TERMINATED, 5)
 
 
 async def test_paused_agent_stays_paused_under_the_new_keeper(client: ZmqClient) -> None:
@@ -298,6 +308,31 @@ async def test_keeper_that_is_told_to_end_ends_its_agents_and_is_replaced(
     assert (await end_of(client, await spawn(client, "exit 4"))).exit_code == 4
 
 
+async def test_agents_wait_while_no_keeper_can_be_started(
+    client: ZmqClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await spawn(client, "read word; exit 6")
+    before, program, tries = keeper_pid(), keeper_process._PROGRAM, 0
+    start = keeper_process.KeeperPlace.start
+
+    def count(*arguments: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        return start(*arguments)
+
+    monkeypatch.setattr(keeper_process.KeeperPlace, "start", count)
+    monkeypatch.setattr(keeper_process, "_PROGRAM", tmp_path / "missing.py")
+    os.kill(before, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        while tries < 6:  # more than the losses that are too many
+            await asyncio.sleep(0.01)
+    monkeypatch.setattr(keeper_process, "_PROGRAM", program)
+    await until_replaced(client, before)
+    await client.write_agent_stdin(agent, b"go\n")
+    end = await end_of(client, agent)
+    assert (end.status, end.exit_code) == (AgentStatus.FAILED, 6)
+
+
 async def test_keeper_that_cannot_be_replaced_ends_the_agents(
     client: ZmqClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +340,7 @@ async def test_keeper_that_cannot_be_replaced_ends_the_agents(
     await first_output(client, agent)
     pid = int((await details(client, agent))["pid"])
     monkeypatch.setattr(keeper_process, "_PROGRAM", tmp_path / "missing.py")
+    monkeypatch.setattr(keeper_loss, "_START_SECS", 0.3)
     os.kill(keeper_pid(), signal.SIGKILL)
     end = await end_of(client, agent)
     assert (end.status, end.exit_code, end.signal) == (AgentStatus.FAILED, None, None)

@@ -15,10 +15,12 @@ import zmq
 
 from descartes_fast import (
     AgentConfig,
+    AgentStatus,
     BatchControlCommand,
     ControlCommand,
     ControlCommandType,
     CustomActionRequest,
+    ListAgentsRequest,
     SpawnRequest,
     deserialize_zmq_message,
     serialize_zmq_message,
@@ -46,6 +48,12 @@ class Crashing:
         """Send a request to a server that crashes at ``point``; return the request's bytes."""
         self.server.kill()
         self.start(point)
+        body = self.send(request)
+        self.start()
+        return body
+
+    def send(self, request: Any) -> bytes:
+        """Send a request of which the server crashes; return the request's bytes."""
         body = serialize_zmq_message(request)
         with self._socket() as asking:
             asking.send_multipart([b"", body])
@@ -53,17 +61,17 @@ class Crashing:
             self.server.process.wait(_ANSWER_SECS)
             assert not asking.poll(50), "there is an answer already"
         assert (self.folder / "crashed").exists(), self.server.words()
-        self.start()
         return body
 
-    def start(self, point: str = "none") -> None:
+    def start(self, point: str = "none", *, answers: bool = True) -> None:
         environment = (
             f"PYTHONPATH={os.pathsep.join([str(_CRASHING), *_PYTHON_PATH])}",
             f"JOURNAL={self.server.state / 'journal.sqlite'}",
             f"CRASHED={self.folder / 'crashed'}",
             f"CRASH_AT={point}",
         )
-        self.server.start(wrapper=("env", *environment))
+        start = self.server.start if answers else self.server.launch
+        start(wrapper=("env", *environment))
 
     def answer(self, body: bytes) -> bytes:
         """Send a request once; return the bytes of its answer."""
@@ -111,6 +119,66 @@ def test_spawn_is_one_agent(crashing: Crashing, point: str) -> None:
     assert started.read_text() == "started\n"
     status = crashing.ask(control(response.agent_info.id, "get_status"))
     assert status.data["status"] == "running"
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_spawn_that_was_lost_with_the_keeper_is_not_done_again(
+    crashing: Crashing, again: bool
+) -> None:
+    """``again``: the next server crashes too, when it has started a keeper."""
+    started, server = crashing.folder / "started", crashing.server
+    request = spawn_request(f"echo $$ >> {started}; exec sleep 1000")
+    server.kill()
+    crashing.start("launched")
+    body = crashing.send(request)
+    wait_for(lambda: started.exists() and started.read_text().endswith("\n"))
+    if again:
+        (crashing.folder / "crashed").unlink()
+        crashing.start("take over", answers=False)
+        assert server.process is not None
+        server.process.wait(_ANSWER_SECS)
+    crashing.start()
+    wait_for(lambda: not Path(f"/proc/{int(started.read_text())}/cwd").exists())
+    first = crashing.answer(body)
+    response: Any = deserialize_zmq_message(first)
+    assert not response.success
+    assert "it may have run" in response.error
+    assert crashing.answer(body) == first
+    (agent,) = crashing.ask(ListAgentsRequest(request_id="list")).agents
+    assert agent.status is AgentStatus.FAILED
+    assert started.read_text().count("\n") == 1
+
+
+def test_stop_that_the_keeper_has_not_heard_of_is_carried_out(crashing: Crashing) -> None:
+    agent = crashing.spawn("trap '' TERM; echo ready; while :; do sleep 0.05; done")
+    wait_for(lambda: crashing.ask(control(agent, "get_status")).data["stdout_bytes"] > 0)
+    crashing.crash(control(agent, "stop", {"grace_secs": 0.2}), "stop")
+    wait_for(lambda: crashing.ask(control(agent, "get_status")).data["status"] == "terminated")
+    assert crashing.ask(control(agent, "get_status")).data["signal"] == 9
+
+
+def test_pause_that_was_begun_is_carried_out(crashing: Crashing) -> None:
+    agent = crashing.spawn("while :; do echo more; sleep 0.02; done")
+    crashing.crash(control(agent, "pause", {"mode": "forced"}), "pause")
+    status = crashing.ask(control(agent, "get_status")).data
+    assert status["status"] == "paused"
+    assert Path(f"/proc/{status['pid']}/stat").read_text().rpartition(") ")[2][0] == "T"
+    crashing.ask(control(agent, "resume"))
+    assert crashing.ask(control(agent, "get_status")).data["status"] == "running"
+
+
+def test_end_by_a_signal_that_was_sent_before_a_crash_was_asked_for(crashing: Crashing) -> None:
+    go = crashing.folder / "go"
+    agent = crashing.spawn(
+        f"trap 'while ! [ -e {go} ]; do sleep 0.01; done; trap - TERM; kill -TERM $$' TERM;"
+        "echo ready; while :; do sleep 0.01; done"
+    )
+    wait_for(lambda: crashing.ask(control(agent, "get_status")).data["stdout_bytes"] > 0)
+    assert crashing.ask(control(agent, "signal", {"signal": "TERM"})).success
+    crashing.server.kill()
+    crashing.start()
+    go.touch()
+    wait_for(lambda: crashing.ask(control(agent, "get_status")).data["status"] == "terminated")
 
 
 @AFTER_IT_WAS_DONE

@@ -25,7 +25,7 @@ from .._core import (
     StatusUpdateType,
 )
 from ..config import OutputPolicy
-from ..errors import InvalidState
+from ..errors import ExecutionError, InvalidState
 from .backends import LaunchPlan
 from .keeper_messages import Ended, OutputGrew, Started
 from .output import OutputFile
@@ -43,6 +43,9 @@ _NOTE_AGAIN_NS = 10**9
 
 UNSEEN = "nobody saw how it ended: its keeper was gone by then"
 """What is said of an end whose exit code is not known."""
+
+_MAY_HAVE_RUN = "the keeper was lost while it started the agent: it may have run, and was killed"
+"""What is said of an agent whose program may have been executed or not."""
 
 KEPT_TASK_CHARACTERS = 4096
 """A longer task is shown by its beginning; the agent gets all of it."""
@@ -194,6 +197,11 @@ class Agent:
         state = "is still starting" if not self.has_ended else f"has ended ({self.status.value})"
         raise InvalidState(f"cannot {doing}: the agent {state}", agent_id=str(self.id))
 
+    def require_known_start(self) -> None:
+        """Raise ``ExecutionError`` if nobody knows whether the program was executed."""
+        if self.message == _MAY_HAVE_RUN:
+            raise ExecutionError(_MAY_HAVE_RUN, agent_id=str(self.id))
+
     async def wait_for_news(self) -> None:
         """Return when there is more output, or the state has changed."""
         waiter = asyncio.get_running_loop().create_future()
@@ -298,7 +306,9 @@ class Agent:
         return asked_ns is not None and event.ended_at_ns - asked_ns <= SIGNAL_COUNTS_SECS * 10**9
 
     def lost(self, reason: str) -> None:
-        """The keeper is gone and with it the agent's exit status."""
+        """The keeper is gone and with it the agent's exit status, or whether it ran at all."""
+        if self.status is AgentStatus.INITIALIZING:
+            reason = _MAY_HAVE_RUN
         if not self.has_ended:
             self._end(AgentStatus.TERMINATED if self.stop_asked else AgentStatus.FAILED, reason)
 

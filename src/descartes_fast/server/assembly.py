@@ -143,7 +143,6 @@ async def assemble(
         health,
         keeper_news.agent_ended,
         ends_path=state_dir.runtime / ENDS_NAME,
-        stop_grace_secs=config.stop_grace_secs,
     )
     stack.push_async_callback(loss.aclose)
     replay = Replay(config.replay_bytes, config.replay_secs, journal)
@@ -180,7 +179,6 @@ async def assemble(
         state_dir=state_dir,
         news=observer,
         log_feed=log_feed,
-        stop_grace_secs=config.stop_grace_secs,
     )
     await _recover(recovery, keeper_news)
     dispatcher = Dispatcher(

@@ -270,6 +270,7 @@ class Dispatcher:
         try:
             agent = self._registry.spawned_by(key)
             if agent is not None:
+                agent.require_known_start()
                 self._counters.replayed += 1
             else:
                 self._require_accepting()

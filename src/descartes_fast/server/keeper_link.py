@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -115,7 +116,8 @@ class KeeperLink:
         """Start a process; return after its exec.
 
         A cancelled launch leaves no process: it is not started, or killed and forgotten.
-        Raises ``SpawnFailed`` with the reason, and ``ServerBusy`` if the keeper is lost meanwhile.
+        Raises ``SpawnFailed`` with the reason, ``ServerBusy`` if there is no keeper at the moment,
+        and ``CommunicationError`` if it is lost meanwhile: nobody knows then whether it was done.
         """
         if self.lost is not None and not self._over:
             raise ServerBusy(f"the keeper is being replaced: {self.lost}")
@@ -141,10 +143,6 @@ class KeeperLink:
             )
         except BrokenFrame:
             raise SpawnFailed("its arguments, environment and task are too long") from None
-        except CommunicationError as error:
-            if self._over:
-                raise
-            raise ServerBusy(f"the keeper was lost while it started the agent: {error}") from None
         except asyncio.CancelledError:
             connection.post("abandon", agent=str(launch.agent_id))
             self._ends.drop(launch.agent_id)
@@ -294,8 +292,14 @@ class KeeperLink:
         return output_grew_of(reply, agent_id=adoption.agent_id)
 
     async def stop_again(self, agent_id: UUID, grace_secs: float) -> None:
-        """Stop an agent that was being stopped by the keeper before."""
+        """Stop an agent that was to be stopped by the keeper before."""
         await self._connection.ask("stop", agent=str(agent_id), grace_secs=grace_secs, key="")
+
+    async def pause_again(self, agent_id: UUID) -> None:
+        """Send SIGSTOP to an agent whose pause was begun before."""
+        await self._connection.ask(
+            "signal", agent=str(agent_id), signal=int(signal.SIGSTOP), tree=True, key=""
+        )
 
     async def drop_known(self, agent_id: UUID, *, wanted: bool) -> None:
         """Have an agent forgotten that has ended; one that is not ``wanted`` is killed before,
@@ -321,6 +325,10 @@ class KeeperLink:
             self._process = before
         else:
             await asyncio.to_thread(before.collect)
+
+    async def until_back(self) -> None:
+        """Return when there is a keeper that has taken the agents over, or never will be."""
+        await self._usable.wait()
 
     def resume(self) -> None:
         """Let the calls that wait for the new keeper go on."""

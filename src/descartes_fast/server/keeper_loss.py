@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
 from collections import deque
 from collections.abc import Callable
@@ -12,12 +11,11 @@ from pathlib import Path
 
 from ..errors import DescartesError
 from .health import Health
-from .keeper.system import start_ticks
-from .keeper.trees import signal_group
 from .keeper_link import KeeperLink
 from .keeper_messages import Ended
+from .left_ends import read_ends
 from .registry import Registry
-from .taking_over import kill_marked, read_ends, take_over
+from .taking_over import kill_agents, kill_marked, take_over
 
 __all__ = ["KeeperLoss"]
 
@@ -25,14 +23,16 @@ _log = logging.getLogger(__name__)
 
 _MOST_LOSSES = 5
 _WITHIN_SECS = 60.0
-_PAUSE_SECS = 0.05
+_START_SECS = 60.0  # for a keeper that cannot be started: what it lacks may come back
+_PAUSE_SECS, _LONGEST_PAUSE_SECS = 0.05, 2.0
 
 
 class KeeperLoss:
     """Replaces lost keepers, and ends the agents when there is none to be had.
 
-    A fifth loss within a minute is the last: the agents are ended, and said to have failed.
-    ``on_ended`` is told the ends that came meanwhile.
+    A fifth loss within a minute is the last, and so is one for which no keeper can be started
+    within a minute: the agents are ended, and said to have failed. ``on_ended`` is told the ends
+    that came meanwhile.
     """
 
     def __init__(
@@ -43,14 +43,12 @@ class KeeperLoss:
         on_ended: Callable[[Ended], None],
         *,
         ends_path: Path,
-        stop_grace_secs: float,
     ) -> None:
         self._keeper = keeper
         self._registry = registry
         self._health = health
         self._on_ended = on_ended
         self._ends_path = ends_path
-        self._stop_grace_secs = stop_grace_secs
         self._losses: deque[float] = deque(maxlen=_MOST_LOSSES)
         self._replacing: asyncio.Task[None] | None = None
 
@@ -70,14 +68,17 @@ class KeeperLoss:
             await asyncio.wait({self._replacing})
 
     async def _replace(self, reason: str) -> None:
-        while not self._keeper.is_over and not self._is_too_often():
+        while not self._keeper.is_over:
+            if self._is_too_often():
+                self._keeper.give_up(f"{reason}; it was lost too often to be replaced again")
+                return
             try:
-                await self._keeper.replace()
+                await self._start()
                 ends = await self._take_over()
             except Exception as error:
-                _log.error("the keeper could not be replaced: %s", error, exc_info=_cause(error))
+                if not self._keeper.is_over:
+                    _say("the agents were not taken over", error)
                 reason = str(error) or type(error).__name__
-                await asyncio.sleep(_PAUSE_SECS * len(self._losses))
                 continue
             self._health.keeper_is_back()
             self._keeper.resume()
@@ -88,13 +89,29 @@ class KeeperLoss:
             if self._keeper.lost is None:
                 return
             reason = self._keeper.lost  # this one too, in the meantime
-        self._keeper.give_up(f"{reason}; it was lost too often to be replaced again")
+
+    async def _start(self) -> None:
+        """Connect to another keeper, however often that must be tried.
+
+        Nothing is lost meanwhile: the agents run, or wait for somebody to read what they write.
+        """
+        give_up_at = time.monotonic() + _START_SECS
+        pause_secs = _PAUSE_SECS
+        while True:
+            try:
+                await self._keeper.replace()
+                return
+            except Exception as error:
+                _say("the keeper could not be replaced", error)
+                if time.monotonic() >= give_up_at:
+                    self._keeper.give_up(f"no other keeper could be started: {error}")
+                    raise
+            await asyncio.sleep(pause_secs)
+            pause_secs = min(2 * pause_secs, _LONGEST_PAUSE_SECS)
 
     async def _take_over(self) -> list[Ended]:
         ends = await asyncio.to_thread(read_ends, self._ends_path)
-        found = await take_over(
-            self._keeper, self._registry, ends, stop_grace_secs=self._stop_grace_secs
-        )
+        found = await take_over(self._keeper, self._registry, ends)
         _log.warning(
             "keeper %d has taken %d agents over", self._keeper.pid, self._registry.alive_count
         )
@@ -112,14 +129,13 @@ class KeeperLoss:
         agent that ran on would be one that nobody can see.
         """
         agents = self._registry.alive()
-        for agent in agents:
-            if agent.pid is not None and start_ticks(agent.pid) == agent.start_ticks:
-                signal_group(agent.pid, signal.SIGKILL)
-        kill_marked(self._keeper.instance)
+        kill_agents(self._keeper.instance, agents)
+        kill_marked(self._keeper.instance, lambda _: True)
         for agent in agents:
             agent.lost(reason)
 
 
-def _cause(error: Exception) -> Exception | None:
-    """Return what is a fault of this program, and worth a traceback."""
-    return None if isinstance(error, (DescartesError, OSError)) else error
+def _say(what: str, error: Exception) -> None:
+    """Log an error, with a traceback if it is a fault of this program."""
+    expected = isinstance(error, (DescartesError, OSError))
+    _log.error("%s: %s", what, error, exc_info=None if expected else error)

@@ -109,12 +109,13 @@ class KnownAgent:
     """An agent as a keeper knows it; ``ended`` is its end, if that has come.
 
     ``stdin`` is "open", "closed" or "null" (it has none), or "closing": it ends after what the
-    agent has still to read.
+    agent has still to read. ``stopping`` says that the keeper is ending it.
     """
 
     agent_id: UUID
     started: Started
     stdin: str
+    stopping: bool
     output: OutputGrew
     ended: Ended | None
 
@@ -174,6 +175,7 @@ def known_agent_of(entry: Mapping[str, Any]) -> KnownAgent:
             start_ticks=entry["start_ticks"],
         ),
         stdin=entry["stdin"],
+        stopping=bool(entry.get("stopping")),
         output=output_grew_of(entry),
         ended=None if entry.get("ended") is None else ended_of(entry["ended"]),
     )

@@ -17,11 +17,12 @@ from .journal_records import AgentRecord
 from .keeper_link import KeeperLink
 from .keeper_messages import Ended
 from .keeper_process import ENDS_NAME
+from .left_ends import read_ends
 from .log_feed import LogFeed
 from .news import AgentNews
 from .registry import Registry
 from .state_dir import StateDir
-from .taking_over import read_ends, take_over
+from .taking_over import take_over
 
 __all__ = ["Recovery"]
 
@@ -36,7 +37,6 @@ class Recovery:
     state_dir: StateDir
     news: AgentNews
     log_feed: LogFeed
-    stop_grace_secs: float
 
     async def run(self) -> list[Ended]:
         """List all agents as they are; return the ends that came meanwhile.
@@ -51,7 +51,6 @@ class Recovery:
             self.keeper,
             self.registry,
             read_ends(ends_path),
-            stop_grace_secs=self.stop_grace_secs,
             machine_was_restarted=self.state_dir.machine_was_restarted(),
         )
         for agent in self.registry.alive():

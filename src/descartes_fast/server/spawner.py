@@ -7,9 +7,9 @@ import contextlib
 from collections.abc import Callable, Mapping
 from uuid import UUID, uuid4
 
-from .._core import AgentConfig
+from .._core import AgentConfig, AgentStatus
 from ..config import ZmqServerConfig
-from ..errors import AgentError, AgentTimeout, InvalidContext, ServerBusy
+from ..errors import AgentError, AgentTimeout, CommunicationError, InvalidContext, ServerBusy
 from .agent import Agent, AgentObserver
 from .backends import Backends, LaunchPlan
 from .health import Health
@@ -76,7 +76,8 @@ class Spawner:
         Raises ``ServerBusy`` below a reserve or at the limit, ``SpawnFailed`` with the reason,
         ``AgentTimeout`` after ``timeout_secs``, ``InvalidContext`` for a name or metadata that
         are too long, and what the backend refuses. In all of these cases nothing of the agent
-        is left.
+        is left. ``ExecutionError`` if the keeper was lost and nobody knows whether the program
+        ran: then the agent is listed as one that failed.
         """
         _check_lengths(config.name, metadata or {})
         shortage = self._health.lost or self._reserves.shortage()
@@ -105,8 +106,10 @@ class Spawner:
             async with asyncio.timeout(min(secs, MAX_SPAWN_SECS)):
                 if self._journal.keeps:
                     await self._journal.committed()
-                agent.started(await self._keeper.launch(self._launch(agent, plan)))
+                await self._start(agent, plan)
         except AgentError as error:
+            if agent.has_ended:
+                raise
             self._give_up(agent, str(error))
             self._remove_output(agent.id)
             raise
@@ -118,6 +121,19 @@ class Spawner:
                 raise AgentTimeout(f"the program was not running after {secs:g} s") from None
             raise
         return agent
+
+    async def _start(self, agent: Agent, plan: LaunchPlan) -> None:
+        """Have the program executed; if the keeper is lost meanwhile the next one finds out."""
+        try:
+            agent.started(await self._keeper.launch(self._launch(agent, plan)))
+        except CommunicationError as error:
+            await self._keeper.until_back()
+            agent.require_known_start()
+            if agent.status is not AgentStatus.INITIALIZING:
+                return
+            if self._keeper.is_over:
+                raise
+            raise ServerBusy(f"the keeper was lost before it started the agent: {error}") from None
 
     def _launch(self, agent: Agent, plan: LaunchPlan) -> Launch:
         return Launch(
@@ -140,7 +156,8 @@ class Spawner:
         return stored_config(config, with_environment=self._config.journal_environment)
 
     def _give_up(self, agent: Agent, reason: str) -> None:
-        agent.start_failed(reason)
+        if not agent.has_ended:
+            agent.start_failed(reason)
         self._registry.discard(agent)
         self._journal.remove_agent(agent.id)
 

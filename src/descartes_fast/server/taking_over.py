@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import logging
 import signal
-from collections.abc import Collection, Mapping
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterable, Mapping
 from uuid import UUID
 
-from .._core import AgentStatus
-from ..errors import AgentError, CommunicationError
+from .._core import AgentStatus, PauseMode
+from ..errors import AgentError, CommunicationError, InvalidState, NotFound, ServerBusy
 from .agent import Agent
-from .keeper.trees import choose_trees, signal_all
+from .keeper.system import start_ticks
+from .keeper.trees import choose_trees, signal_all, signal_group
 from .keeper_link import KeeperLink
-from .keeper_messages import Adoption, Ended, KnownAgent, Started, ended_of
+from .keeper_messages import Adoption, Ended, KnownAgent, Started
 from .registry import Registry
 
-__all__ = ["kill_marked", "read_ends", "take_over"]
+__all__ = ["kill_agents", "kill_marked", "take_over"]
 
 _log = logging.getLogger(__name__)
 
 _AT_ONCE = 50  # adoptions: descriptors on their way are limited as open ones are
+_ADOPT_SECS = 5.0  # for a keeper that has no descriptor free: agents end, and give some back
+_AGAIN_SECS = 0.1
+_DYING_SECS = 0.005
 _PASSES = 5  # what is forked while its family is being killed is found by the next one
 
 
@@ -31,15 +35,16 @@ async def take_over(
     registry: Registry,
     ends: Mapping[UUID, Ended],
     *,
-    stop_grace_secs: float,
     machine_was_restarted: bool = False,
 ) -> list[Ended]:
     """Bring the agents that have not ended together with the keeper; return the ends it tells.
 
-    What the keeper has is measured. What it does not have ended as ``ends`` say, or is adopted;
-    an agent of which there is neither never ran, and is left as it is. What only the keeper knows
-    is ended by it. Stops that were under way go on, from the beginning of their grace. If
-    ``machine_was_restarted`` nothing of it can be there, whatever has the process ids now.
+    What the keeper has is measured. What it does not have ended as ``ends`` say, or is adopted.
+    Of one that was being started the file of its output tells whether it came that far: it may
+    have run then, and is lost; else it never ran, and is left as it is. What only the keeper knows
+    is ended by it, and what nobody knows is killed. Stops that were under way go on, for what is
+    left of their grace. If ``machine_was_restarted`` nothing of it can be there, whatever has the
+    process ids now.
 
     Raises ``CommunicationError`` if the keeper is lost meanwhile.
     """
@@ -48,52 +53,63 @@ async def take_over(
     found = [end for agent in agents if (end := _matched(agent, known, ends)) is not None]
     ended = {end.agent_id for end in found}
     await _drop_the_others(keeper, known, registry)
-    orphans = [
-        agent for agent in agents if _has_run(agent) and agent.id not in known.keys() | ended
-    ]
+    missing = [agent for agent in agents if agent.id not in known.keys() | ended]
+    orphans = [agent for agent in missing if agent.status is not AgentStatus.INITIALIZING]
     if machine_was_restarted:
         for agent in orphans:
             agent.lost("the machine was restarted while it ran: nobody saw how it ended")
         orphans = []
-    if keeper.is_new:
-        keep = {str(agent.id) for agent in orphans}
-        await asyncio.to_thread(kill_marked, keeper.instance, keep)
-    await keeper.hold_ends(
-        agent.id for agent in agents if agent.id in known and agent.id not in ended
-    )
+    keep = known.keys() | {agent.id for agent in orphans}
+    await asyncio.to_thread(kill_marked, keeper.instance, lambda agent_id: agent_id not in keep)
+    for agent in missing:
+        is_wanted = registry.find(agent.id) is agent
+        if is_wanted and agent.status is AgentStatus.INITIALIZING and agent.stdout.path.exists():
+            agent.lost("")
+    held = [agent for agent in agents if agent.id in known and agent.id not in ended]
+    await keeper.hold_ends(agent.id for agent in held)
     for agent_id in ended:
         keeper.let_go(agent_id)
+    give_up_at = time.monotonic() + _ADOPT_SECS
     for first in range(0, len(orphans), _AT_ONCE):
         some = orphans[first : first + _AT_ONCE]
-        await asyncio.gather(*(_adopt(keeper, agent, stop_grace_secs) for agent in some))
-    for agent in registry.alive():
-        await _release_again(keeper, agent)
+        await asyncio.gather(*(_adopt(keeper, agent, give_up_at) for agent in some))
+    for agent in agents:
+        if not agent.has_ended and agent.id not in ended:
+            await _go_on(keeper, agent, known.get(agent.id))
     return found
 
 
-def read_ends(path: Path) -> dict[UUID, Ended]:
-    """Return the ends that a keeper wrote down when it ended with nobody there to tell."""
-    try:
-        document = json.loads(path.read_bytes())
-        found = [ended_of(entry) for entry in document["ends"]]
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        _log.error("the ends in %s cannot be read: %s", path, error)
-        return {}
-    return {end.agent_id: end for end in found}
+def kill_agents(instance: str, agents: Iterable[Agent]) -> None:
+    """Kill all that belongs to these agents and can be found."""
+    ids = {agent.id for agent in agents}
+    for agent in agents:
+        if agent.pid and start_ticks(agent.pid) == agent.start_ticks:
+            signal_group(agent.pid, signal.SIGKILL)
+    kill_marked(instance, lambda agent_id: agent_id in ids)
 
 
-def kill_marked(instance: str, keep: Collection[str] = ()) -> None:
-    """Kill every process of this instance's agents but those of the ids in ``keep``."""
+def kill_marked(instance: str, is_doomed: Callable[[UUID], bool]) -> None:
+    """Kill every process with the mark of an agent of this instance whose id ``is_doomed``.
+
+    Blocks for some milliseconds if there are any.
+    """
     trees = choose_trees(instance)
     for _ in range(_PASSES):
-        left = {key: pids for key, pids in trees.members({}).items() if key not in keep}
-        if not left:
+        found = trees.members({}).items()
+        doomed = {key: pids for key, pids in found if _is_doomed(key, is_doomed)}
+        if not doomed:
             return
-        _log.warning("processes of agents that are not known are killed: %s", left)
-        for pids in left.values():
+        _log.warning("what is left of agents is killed: %s", doomed)
+        for pids in doomed.values():
             signal_all(trees, pids, signal.SIGKILL)
+        time.sleep(_DYING_SECS)
+
+
+def _is_doomed(key: str, is_doomed: Callable[[UUID], bool]) -> bool:
+    try:
+        return is_doomed(UUID(key))
+    except ValueError:  # a mark that no keeper made
+        return False
 
 
 def _matched(
@@ -125,7 +141,7 @@ async def _drop_the_others(
             await keeper.drop_known(agent_id, wanted=agent is not None)
 
 
-async def _adopt(keeper: KeeperLink, agent: Agent, stop_grace_secs: float) -> None:
+async def _adopt(keeper: KeeperLink, agent: Agent, give_up_at: float) -> None:
     assert agent.pid is not None
     adoption = Adoption(
         agent_id=agent.id,
@@ -137,27 +153,37 @@ async def _adopt(keeper: KeeperLink, agent: Agent, stop_grace_secs: float) -> No
         output_limit_bytes=agent.output_limit_bytes,
         output_policy=agent.output_policy,
     )
-    try:
-        agent.measure(await keeper.adopt(adoption))
-        if agent.stop_asked:
-            default = agent.stop_grace_secs
-            await keeper.stop_again(agent.id, stop_grace_secs if default is None else default)
-    except CommunicationError:
-        raise
-    except AgentError as error:
-        _log.error("agent %s was not taken over: %s", agent.id, error)
-        if not agent.has_ended:
-            keeper.let_go(agent.id)
-            agent.lost(f"it could not be taken over by a new keeper: {error}")
+    while True:
+        try:
+            agent.measure(await keeper.adopt(adoption))
+            return
+        except CommunicationError:
+            raise
+        except AgentError as error:
+            if not isinstance(error, ServerBusy) or time.monotonic() >= give_up_at:
+                reason = error
+                break
+        await asyncio.sleep(_AGAIN_SECS)
+    _log.error("agent %s was not taken over and is killed: %s", agent.id, reason)
+    # Nobody would see what it does, nor end it.
+    await asyncio.to_thread(kill_agents, keeper.instance, [agent])
+    keeper.let_go(agent.id)
+    agent.lost(f"it could not be taken over by a new keeper, and was killed: {reason}")
 
 
-async def _release_again(keeper: KeeperLink, agent: Agent) -> None:
-    """Say what was read: an agent that waits for that may not have been let go on."""
-    if agent.output_policy == "wait":
+async def _go_on(keeper: KeeperLink, agent: Agent, entry: KnownAgent | None) -> None:
+    """Do again what was asked before, as far as this keeper may not know of it."""
+    if agent.status is AgentStatus.INITIALIZING:
+        return
+    with contextlib.suppress(InvalidState, NotFound):  # it has ended
+        if agent.stop_by_ns is not None:
+            if entry is None or not entry.stopping:
+                left_secs = max(agent.stop_by_ns - time.time_ns(), 0) / 1e9
+                await keeper.stop_again(agent.id, left_secs)
+        elif agent.pause_begun:
+            await keeper.pause_again(agent.id)
+            agent.paused(PauseMode.FORCED)
+    if agent.output_policy == "wait":  # it may not have been let go on
         for stream, cursor in agent.cursors.items():
             if cursor:
                 await keeper.release(agent.id, stream.value, cursor)
-
-
-def _has_run(agent: Agent) -> bool:
-    return agent.pid is not None and agent.status is not AgentStatus.INITIALIZING

@@ -38,6 +38,22 @@ def crash_before(owner: type, name: str, *, stored: str = "") -> None:
     setattr(owner, name, crashing)
 
 
+def crash_with_keeper_after_launch() -> None:
+    """End the process and its keeper when an agent was started, and nobody knows it yet."""
+    from descartes_fast.server.keeper_link import KeeperLink
+
+    launch = KeeperLink.launch
+
+    async def crashing(self: KeeperLink, *arguments: Any) -> Any:
+        started = await launch(self, *arguments)
+        if not os.path.exists(os.environ["CRASHED"]):  # noqa: ASYNC240
+            os.kill(self.pid, signal.SIGKILL)
+        crash_once()
+        return started
+
+    KeeperLink.launch = crashing  # type: ignore[method-assign]
+
+
 def is_stored(condition: str) -> bool:
     with contextlib.closing(sqlite3.connect(os.environ["JOURNAL"])) as looking:
         (count,) = looking.execute(f"SELECT count(*) FROM agents WHERE {condition}").fetchone()
@@ -89,6 +105,12 @@ if "serve" in sys.orig_argv and "CRASHED" in os.environ:
             crash_before(KeeperLink, "launch", stored="status = 'initializing'")
         case "stop":  # that it was asked for is stored
             crash_before(KeeperLink, "stop", stored="stop_by_ns IS NOT NULL")
+        case "pause":  # that it is to be paused is stored
+            crash_before(KeeperLink, "signal", stored="pause_begun")
+        case "launched":  # the program runs, and the keeper is gone, too
+            crash_with_keeper_after_launch()
+        case "take over":  # there is a new keeper, and it knows of nothing
+            crash_before(KeeperLink, "known_agents")
         case "reply":  # it was done, and nothing says so
             crash_before(Journal, "save_reply")
         case "answer":  # the reply is stored and was not sent
