@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import pytest
 from descartes_fast import AgentConfig
 from descartes_fast.errors import ServerBusy, UsageError
 from descartes_fast.server import journal as journal_module
+from descartes_fast.server import journal_schema
 from descartes_fast.server.journal import Journal, NoJournal
 from descartes_fast.server.journal_records import AgentRecord, stored_config
 from descartes_fast.server.journal_schema import STEPS, open_database
@@ -263,7 +266,7 @@ def check_broken_file(path: Path, damage: bytes | None) -> None:
     whole = path.read_bytes()
     broken = damage or whole[:8192] + os.urandom(len(whole) - 8192)
     path.write_bytes(broken)
-    with pytest.raises(UsageError, match=r"cannot be read.*move it away"):
+    with pytest.raises(UsageError, match=r"cannot be read.*move both files away"):
         Journal.open(path)
     assert path.read_bytes() == broken
 
@@ -357,8 +360,7 @@ async def test_what_waits_for_a_full_disk_is_bounded(
 async def test_log_begins_anew_where_commits_never_pause(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "_CHECKPOINT_COMMITS", 20)
-    monkeypatch.setattr(journal_module, "_MOST_LOG_PAGES", 50)
+    monkeypatch.setattr(journal_module, "_CHECKPOINT_BYTES", 200_000)
     log = path.with_name(path.name + "-wal")
     largest = 0
     for number in range(3000):
@@ -375,8 +377,7 @@ async def test_log_begins_anew_where_commits_never_pause(
 async def test_reader_of_the_journal_does_not_hold_commits_up(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "_CHECKPOINT_COMMITS", 20)
-    monkeypatch.setattr(journal_module, "_MOST_LOG_PAGES", 50)
+    monkeypatch.setattr(journal_module, "_CHECKPOINT_BYTES", 200_000)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM replies").fetchone()
@@ -385,3 +386,116 @@ async def test_reader_of_the_journal_does_not_hold_commits_up(
                 journal.save_reply("changes", str(number), b"x" * 1000)
                 await journal.committed()
     await journal.aclose()
+
+
+async def test_log_is_bounded_by_bytes_however_few_the_commits(
+    journal: Journal, path: Path
+) -> None:
+    log = path.with_name(path.name + "-wal")
+    for number in range(60):
+        journal.forget_replies("reads", journal.save_reply("reads", str(number), b"x" * 1_000_000))
+        await journal.committed()
+    assert max(file.stat().st_size for file in (log, path)) < 32 * 1024 * 1024
+
+
+async def test_log_that_cannot_grow_begins_anew_and_there_is_room_again(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_RETRY_SECS", 0.01)
+    log = path.with_name(path.name + "-wal")
+    for number in range(100):
+        journal.save_reply("changes", str(number), b"x" * 10_000)
+        await journal.committed()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size + 5_000, before[1]))
+    try:
+        journal.save_reply("changes", "refused", b"x" * 10_000)
+        with pytest.raises(ServerBusy):
+            await journal.committed()
+        await until(lambda: journal.trouble is None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    again = await reopened(journal, path)
+    assert len(stored_replies(again)) == 101
+    await again.aclose()
+
+
+async def test_first_write_to_a_new_log_is_not_on_the_event_loop(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_CHECKPOINT_BYTES", 200_000)
+    log = path.with_name(path.name + "-wal")
+    begun_by: list[bool] = []  # whether that was in a thread
+    salt = log.read_bytes()[16:24]  # another one in each log
+    store, begin = journal._store, journal._store.begin_log
+
+    def begin_log() -> None:
+        nonlocal salt
+        assert log.read_bytes()[16:24] == salt, "a commit began the log"
+        begin()
+        salt = log.read_bytes()[16:24]
+        begun_by.append(threading.current_thread() is not threading.main_thread())
+
+    monkeypatch.setattr(store, "begin_log", begin_log)
+    for number in range(300):
+        journal.save_reply("changes", str(number), b"x" * 5000)
+        await journal.committed()
+    await until(lambda: journal._checkpointing is None)
+    assert len(begun_by) > 5
+    assert all(begun_by)
+    assert log.read_bytes()[16:24] == salt
+    await journal.aclose()
+
+
+async def test_file_that_is_gone_is_noticed_and_so_is_its_return(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_RETRY_SECS", 0.01)
+    journal.look()
+    assert journal.trouble is None
+    os.rename(path, aside := f"{path} aside")
+    journal.look()
+    assert journal.trouble is not None
+    assert "removed or replaced" in journal.trouble
+    journal.save_reply("changes", "key", b"reply")
+    with pytest.raises(ServerBusy):
+        await journal.committed()
+    os.rename(aside, path)
+    await journal.stored()
+    assert journal.trouble is None
+    again = await reopened(journal, path)
+    assert stored_replies(again) == {"key": b"reply"}
+    await again.aclose()
+
+
+async def test_only_the_newest_replies_are_read(journal: Journal, path: Path) -> None:
+    for number in range(100):
+        journal.save_reply(("reads", "changes")[number == 0], str(number), b"x" * 1000)
+        await journal.committed()
+    await journal.aclose()
+    for _ in range(2):  # the others are gone, not only left out
+        again = Journal.open(path, reply_bytes=10_500)
+        assert list(stored_replies(again)) == ["0", *map(str, range(90, 100))]
+        await again.aclose()
+    again = Journal.open(path)
+    assert len(stored_replies(again)) == 11
+    await again.aclose()
+
+
+async def test_disk_that_is_full_is_not_taken_for_damage(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await journal.aclose()
+
+    def refuse(*_: Any) -> None:
+        database = sqlite3.connect(":memory:")
+        database.execute("PRAGMA max_page_count=1")
+        with contextlib.closing(database):
+            database.execute("CREATE TABLE large (a)")
+
+    monkeypatch.setattr(journal_schema, "_migrate", refuse)
+    with pytest.raises(UsageError, match=r"cannot be used now: .*full") as refusal:
+        Journal.open(path)
+    assert "leave it where it is" in str(refusal.value)

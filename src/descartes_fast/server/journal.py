@@ -32,9 +32,9 @@ _RETRY_SECS = 1.0
 _GROUP_SECS = 0.002
 """A patient group waits so long after the commit before it. A spawn is recorded three times, and
 many that start at once share their commits; one by itself does not wait."""
-_CHECKPOINT_COMMITS = 1000
-_MOST_LOG_PAGES = 4096
-"""16 MiB of write-ahead log: where commits never pause, they are held while it begins anew."""
+_CHECKPOINT_BYTES = 8 * 1024 * 1024
+_COMMIT_BYTES = 8 * 1024
+"""The log begins anew after as many bytes of replies, or commits that count as so many each."""
 
 
 class NoJournal:
@@ -102,6 +102,17 @@ class NoJournal:
         and tried again every second.
         """
 
+    async def stored(self) -> None:
+        """Return when all that was recorded so far is committed, however long the disk refuses."""
+        while True:
+            try:
+                return await self.committed()
+            except ServerBusy:
+                await asyncio.sleep(_RETRY_SECS)
+
+    def look(self) -> None:
+        """See whether the file is still where it was; while it is not, nothing is committed."""
+
     async def aclose(self) -> None:
         """Commit what is left and close; twice is fine."""
 
@@ -122,18 +133,21 @@ class Journal(NoJournal):
         self._committed_at = 0.0
         self._callbacks: list[Callable[[], None]] = []
         self._next: asyncio.Handle | None = None
-        self._commits = 0
+        self._logged_bytes = 0
+        self._is_missing = False
         self._checkpointing: asyncio.Task[None] | None = None
         self._is_held = False
         self._closed = False
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, *, reply_bytes: int | None = None) -> Self:
         """Return the journal in the file ``path``, made if there is none; blocks on the disk.
 
-        Raises ``UsageError`` for a file of a newer version, and for one that is broken.
+        Of the replies in it only the newest ``reply_bytes`` of each memory are read. Raises
+        ``UsageError`` for a file of a newer version, one that is broken, and one that cannot be
+        used at the moment.
         """
-        return cls(JournalStore(path))
+        return cls(JournalStore(path, reply_bytes))
 
     @property
     def keeps(self) -> bool:
@@ -171,6 +185,7 @@ class Journal(NoJournal):
         if replies is None:
             replies = self._pending.replies[memory] = []
         replies.append((number, key, reply))
+        self._logged_bytes += len(reply)
         if patient:
             self._recorded()
         elif self._is_patient:
@@ -198,6 +213,11 @@ class Journal(NoJournal):
             await waiter
         if self.trouble is not None:
             raise ServerBusy(self.trouble)
+
+    def look(self) -> None:
+        if self._store.missing() is not None and not self._closed:
+            self._is_missing = True
+            self._commit()  # which fails, and is tried until the file is back
 
     async def aclose(self) -> None:
         if not self._closed:
@@ -234,15 +254,16 @@ class Journal(NoJournal):
         callbacks, self._callbacks = self._callbacks, []
         self._is_pending, self._is_patient = False, True
         try:
+            if self._is_missing:
+                self._require_file()
             self._store.write(changes)
         except Exception as error:
             self._fail(changes, error)
         else:
             self.trouble = None
             self._committed_at = asyncio.get_running_loop().time()
-            self._commits += 1
-            if self._commits >= _CHECKPOINT_COMMITS and self._checkpointing is None:
-                self._commits = 0
+            self._logged_bytes += _COMMIT_BYTES
+            if self._logged_bytes >= _CHECKPOINT_BYTES and self._checkpointing is None:
                 self._start_checkpoint()
         for callback in callbacks:
             try:
@@ -252,25 +273,42 @@ class Journal(NoJournal):
                     {"message": "a reply was not sent after its commit", "exception": error}
                 )
 
+    def _require_file(self) -> None:
+        missing = self._store.missing()
+        if missing is not None:
+            raise FileNotFoundError(missing)
+        self._is_missing = False
+
     def _start_checkpoint(self) -> None:
         if not self._closed:
             loop = asyncio.get_running_loop()
             self._checkpointing = loop.create_task(self._checkpoint(), name="journal-checkpoint")
 
     async def _checkpoint(self) -> None:
-        """Write the log into the database, in a thread; commits wait for the end of a long one."""
-        checkpoint = self._store.checkpoint
+        """Write the log into the database and begin it anew, all in a thread.
+
+        Commits wait for the end of it; most is done before they have to.
+        """
+        self._logged_bytes = 0
         try:
-            if await asyncio.to_thread(checkpoint, restart=False) > _MOST_LOG_PAGES:
-                self._is_held = True
-                await asyncio.to_thread(checkpoint, restart=True)
+            if self.trouble is None:
+                await asyncio.to_thread(self._store.checkpoint)
+            self._is_held = True
+            await asyncio.to_thread(self._store.begin_log)
         except sqlite3.Error as error:
-            _log.error("the journal's log stays as it is, %s", error)  # the next one may do better
+            if self.trouble is None:  # else it is said already
+                _log.error("the journal's log stays as it is, %s", error)
         finally:
             self._checkpointing = None
             self._is_held = False
             if self._is_pending and self._next is None:
                 self._commit()
+
+    def _retry(self) -> None:
+        """Try again what was refused: first make room in the log, where the disk has none."""
+        self._next = None
+        if self._checkpointing is None:
+            self._start_checkpoint()
 
     def _fail(self, changes: Changes, error: Exception) -> None:
         if self.trouble is None:
@@ -282,7 +320,7 @@ class Journal(NoJournal):
         if not self._closed:
             with contextlib.suppress(RuntimeError):
                 loop = asyncio.get_running_loop()
-                self._next = loop.call_later(_RETRY_SECS, self._commit)
+                self._next = loop.call_later(_RETRY_SECS, self._retry)
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

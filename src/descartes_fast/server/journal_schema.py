@@ -12,9 +12,25 @@ from pathlib import Path
 
 from ..errors import UsageError
 
-__all__ = ["STEPS", "broken", "open_database"]
+__all__ = ["STEPS", "broken", "limit_log", "open_database"]
 
 _BUSY_SECS = 0.1  # the journal is one server's; whoever else writes to it holds that server up
+_LOG_BYTES = 32 * 1024 * 1024  # a log that was longer gives the rest back when it begins anew
+
+# Not the fault of the file: with room, permission or patience it may be as good as ever.
+_CIRCUMSTANCES = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+    }
+)
 
 Step = Callable[[sqlite3.Connection], None]
 
@@ -39,7 +55,7 @@ def open_database(path: Path, steps: Sequence[Step] | None = None) -> sqlite3.Co
         _migrate(connection, path, steps)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("PRAGMA wal_autocheckpoint=0")
+        limit_log(connection)
     except BaseException as error:
         connection.close()
         if isinstance(error, sqlite3.Error):
@@ -48,12 +64,25 @@ def open_database(path: Path, steps: Sequence[Step] | None = None) -> sqlite3.Co
     return connection
 
 
+def limit_log(connection: sqlite3.Connection) -> None:
+    """Have a connection begin no checkpoint by itself, and give back what a long log took."""
+    connection.execute("PRAGMA wal_autocheckpoint=0")
+    connection.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
+
+
 def broken(path: Path, error: Exception) -> UsageError:
-    """Return the error for a journal that cannot be read."""
+    """Return the error for a journal that cannot be read, and what to do about it."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _CIRCUMSTANCES:
+        return UsageError(
+            f"the journal {path} cannot be used now: {error}. Nothing says that it is damaged: see "
+            "to the disk (room, permissions, what else uses the file) and leave it where it is; "
+            "without it the agents that run and the output of earlier ones would be lost"
+        )
     return UsageError(
-        f"the journal {path} cannot be read: {error}. Restore it, or move it away together with "
-        f"{path.name}-wal to start with an empty one: what it knew of earlier agents and requests "
-        "is not known then"
+        f"the journal {path} cannot be read: {error}. Restore it, together with {path.name}-wal. "
+        "If there is no copy, end the agents that still run (`descartes-fast state stop`), save "
+        f"what is needed of {path.parent / 'agents'}, then move both files away: a server with a "
+        "new journal knows neither earlier agents nor earlier requests"
     )
 
 

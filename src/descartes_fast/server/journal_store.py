@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import fields, replace
 from operator import attrgetter
@@ -16,7 +17,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from .journal_changes import Changes
 from .journal_records import AgentRecord, SavedReply
-from .journal_schema import broken, open_database
+from .journal_schema import broken, limit_log, open_database
 
 __all__ = ["JournalStore"]
 
@@ -37,6 +38,7 @@ _SAVE_REPLIES = "INSERT INTO replies VALUES (?, ?, ?, ?)"
 _FORGET = "DELETE FROM replies WHERE memory=? AND last_number<?"
 _BEGIN = "REPLACE INTO begun VALUES (?, ?, ?, ?)"
 _WITHDRAW = "DELETE FROM begun WHERE number=?"
+_COUNT_LOG = "INSERT INTO meta VALUES ('logs', 1) ON CONFLICT (name) DO UPDATE SET value=value+1"
 
 Statement = tuple[str, Iterable[tuple[Any, ...]]]
 
@@ -44,22 +46,27 @@ Statement = tuple[str, Iterable[tuple[Any, ...]]]
 class JournalStore:
     """The database of a journal. Raises ``UsageError`` like :func:`open_database`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reply_bytes: int | None = None) -> None:
         self._connection = open_database(path)
+        self._path = path
         # Beside the other: a checkpoint in a thread holds up no commit. It waits for no reader, who
         # may take for ever: commits that are held for it would wait as long.
         self._checkpoints = sqlite3.connect(
             path, timeout=0, isolation_level=None, check_same_thread=False
         )
+        limit_log(self._checkpoints)
         try:
             meta = dict(self._connection.execute("SELECT name, value FROM meta"))
             self.journal_id: str = meta["journal_id"]
             self.instance: str = meta["instance"]
             self.agents = self._load_agents()
-            self.replies = self._load_replies()
+            self.replies = self._load_replies(reply_bytes)
+            self._file = _identity(path)
         except (sqlite3.Error, KeyError, ValueError, TypeError) as error:
             self.close()
             raise broken(path, error) from None
+        with contextlib.suppress(sqlite3.Error):  # the first commit tells
+            self.begin_log()
 
     def _load_agents(self) -> list[AgentRecord]:
         names = ", ".join(_COLUMNS)
@@ -72,16 +79,28 @@ class JournalStore:
             found.append(AgentRecord(**values))
         return found
 
-    def _load_replies(self) -> list[SavedReply]:
+    def _load_replies(self, most_bytes: int | None) -> list[SavedReply]:
+        """Return what was begun, and the newest replies; older ones are forgotten unread."""
+        run = self._connection.execute
         found = [
             SavedReply(number, memory, key, begun_at_ns, None)
-            for number, memory, key, begun_at_ns in self._connection.execute(
+            for number, memory, key, begun_at_ns in run(
                 "SELECT number, memory, key, begun_at_ns FROM begun"
             )
         ]
-        for memory, saved_at_ns, data in self._connection.execute(
-            "SELECT memory, saved_at_ns, data FROM replies"
-        ):
+        taken: Counter[str] = Counter()
+        rows = run(
+            "SELECT last_number, memory, length(data) FROM replies ORDER BY last_number DESC"
+        )
+        for last_number, memory, size in rows.fetchall():
+            taken[memory] += size
+            if most_bytes is not None and taken[memory] > most_bytes:
+                with contextlib.suppress(sqlite3.Error):  # of a disk that is full just now
+                    run("DELETE FROM replies WHERE last_number=?", (last_number,))
+                continue
+            saved_at_ns, data = run(
+                "SELECT saved_at_ns, data FROM replies WHERE last_number=?", (last_number,)
+            ).fetchone()
             found += [
                 SavedReply(number, memory, key, saved_at_ns, reply)
                 for number, key, reply in msgpack.unpackb(data)
@@ -129,21 +148,37 @@ class JournalStore:
         if changes.forgotten:
             yield _FORGET, list(changes.forgotten.items())
 
-    def checkpoint(self, *, restart: bool) -> int:
-        """Bring what was committed into the database proper, in any thread.
+    def checkpoint(self) -> None:
+        """Bring what was committed into the database proper; in any thread, beside commits."""
+        self._checkpoints.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
-        With ``restart`` no commit may be going on; the log begins anew then, which it else does
-        only when a commit finds all of it checkpointed. Returns how many pages are in the log.
+    def begin_log(self) -> None:
+        """Begin the log anew, unless somebody reads in it; in any thread, no commit beside it.
+
+        The first write to a log waits for the disk: that is done here, so that no commit has to.
         """
-        mode = "RESTART" if restart else "PASSIVE"
-        _, pages, _ = self._checkpoints.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-        return int(pages)
+        self._checkpoints.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        self._checkpoints.execute(_COUNT_LOG)  # SQLite writes only what differs
+
+    def missing(self) -> str | None:
+        """Return what there is to say if the file is not this one any more."""
+        if _identity(self._path) == self._file:
+            return None
+        return f"{self._path} was removed or replaced: put it back, or start the server again"
 
     def close(self) -> None:
         """Close the database; twice is fine."""
         with contextlib.suppress(sqlite3.Error):
             self._checkpoints.close()
             self._connection.close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _row(record: AgentRecord) -> tuple[Any, ...]:

@@ -26,7 +26,7 @@ ReplyKey = str
 
 _DIGEST_BYTES = 16
 _ENTRY_BYTES = 400  # about what a key and the bookkeeping of an entry take
-_TELL_FORGOTTEN = 1024
+_TELL_FORGOTTEN_BYTES = 512 * 1024
 
 
 class Unfinished(enum.Enum):
@@ -74,7 +74,8 @@ class ReplyMemory:
         self._kept: OrderedDict[ReplyKey, _Entry] = OrderedDict()
         self._in_progress: dict[ReplyKey, asyncio.Future[bytes] | None] = {}
         self._intents: dict[ReplyKey, int] = {}
-        self._forgotten = self._told_forgotten = 0
+        self._forgotten = 0  # the number of the last one
+        self._forgotten_bytes = 0  # of those the journal was not told of
 
     @staticmethod
     def key(principal: Principal, request_id: str, body: bytes) -> ReplyKey | None:
@@ -187,11 +188,12 @@ class ReplyMemory:
             self.withdraw(key)
         else:
             self._forgotten = entry.number
-            if entry.number - self._told_forgotten >= _TELL_FORGOTTEN:
+            self._forgotten_bytes += entry.size
+            if self._forgotten_bytes >= _TELL_FORGOTTEN_BYTES:
                 self._tell_forgotten()
 
     def _tell_forgotten(self) -> None:
         """Have the journal forget too; not each reply by itself."""
-        if self._forgotten != self._told_forgotten:
-            self._told_forgotten = self._forgotten
+        if self._forgotten_bytes:
+            self._forgotten_bytes = 0
             self._journal.forget_replies(self._name, self._forgotten + 1)
