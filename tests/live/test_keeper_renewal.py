@@ -26,6 +26,14 @@ for n in range({LINE_COUNT}):
 raise SystemExit(9)
 """
 
+# Starts, knows the state's version, and cannot build its agents from it.
+MISSES_A_FIELD = """
+import sys
+from descartes_fast.server.keeper import __main__, renewal
+renewal._PLAIN += ("a_field_of_later",)
+sys.exit(__main__.main())
+"""
+
 
 @pytest.fixture
 def keeper(tmp_path: Path) -> Iterator[RawKeeper]:
@@ -148,8 +156,9 @@ def test_renewal_keeps_limits_and_what_was_trimmed(keeper: RawKeeper) -> None:
         [],
         [sys.executable, "-c", "raise SystemExit(1)"],
         ["{directory}/passes-the-check-and-is-gone"],
+        [sys.executable, "-c", MISSES_A_FIELD, "--socket", "{socket}", "--instance", "x"],
     ],
-    ids=["missing", "empty", "of-another-state", "gone"],
+    ids=["missing", "empty", "of-another-state", "gone", "misses-a-field"],
 )
 def test_renewal_that_cannot_be_is_refused_and_the_keeper_goes_on(
     keeper: RawKeeper, argv: list[str]
@@ -157,7 +166,9 @@ def test_renewal_that_cannot_be_is_refused_and_the_keeper_goes_on(
     program = keeper.directory / "passes-the-check-and-is-gone"
     program.write_text("#!/bin/sh\nrm $0\n")
     program.chmod(0o755)
-    argv = [word.format(directory=keeper.directory) for word in argv]
+    known = {"{directory}": str(keeper.directory), "{socket}": str(keeper.socket_path)}
+    for placeholder, value in known.items():
+        argv = [word.replace(placeholder, value) for word in argv]
     server = keeper.greet()
     agent = launch(keeper, server, "cat", stdin="pipe")
     before = server.ask("ping")["open_fds"]

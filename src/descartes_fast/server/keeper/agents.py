@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from .own_limits import OwnLimits
 from .passing import MAX_DESCRIPTORS
 from .protocol import Refusal
 from .pump import Pump
+from .spares import Spares
 from .start import StartFailed, remove_output, start
 from .system import start_ticks
 from .trees import Trees
@@ -52,7 +54,7 @@ class Agents:
         self._null_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         # Kept for the descriptor that notices a new process's exit: it must not be the one
         # that is missing when the process is there already.
-        self._spare_fd = os.dup(self._null_fd)
+        self._spares = Spares(1)
 
     @property
     def live(self) -> int:
@@ -82,16 +84,14 @@ class Agents:
             self._output(request, "stdout", started.stdout_fd, started.stdout_file_fd),
             self._output(request, "stderr", started.stderr_fd, started.stderr_file_fd),
         )
-        os.close(self._spare_fd)
         try:
-            self.endings.attend(agent)
+            with self._spares.given_way():
+                self.endings.attend(agent)
         except OSError as error:
             self.endings.drop(agent)
             for pipe in agent.outputs:
                 remove_output(pipe.path)
             raise Refusal("spawn_failed", f"the keeper cannot watch it: {error}") from None
-        finally:
-            self._spare_fd = os.dup(self._null_fd)
         self._agents[agent_id] = agent
         if agent.stdin is not None:
             agent.stdin.queue(stdin_data, close=request["stdin"] == "close-after-task")
@@ -157,6 +157,12 @@ class Agents:
         self.endings.attend(agent)
         if agent.stdin is not None:
             agent.stdin.flush()
+
+    def lose(self, agent: Agent) -> None:
+        """Kill and forget an agent whose end would not be noticed, as :meth:`resume` failed."""
+        agent.leader.send_group(signal.SIGKILL)
+        self.endings.drop(agent)
+        self._agents.pop(agent.id, None)
 
     def duplicates(self, agent_ids: Iterable[str]) -> list[tuple[str, dict[str, int]]]:
         """Return the descriptors of agents by name, for as many as go into one message."""
@@ -263,7 +269,7 @@ class Agents:
         for agent in self._agents.values():
             self.endings.close(agent)
         os.close(self._null_fd)
-        os.close(self._spare_fd)
+        self._spares.close()
 
     def _find(self, agent_id: str) -> Agent:
         agent = self._agents.get(agent_id)

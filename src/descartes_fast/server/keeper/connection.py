@@ -35,7 +35,8 @@ class Connection:
         on_lost: Callable[[Connection], None],
     ) -> None:
         self._loop = loop
-        self._socket = peer
+        self.peer = peer
+        """The socket, to see whose it is."""
         self._on_frame = on_frame
         self._on_lost = on_lost
         self._reader = FrameReader()
@@ -88,7 +89,7 @@ class Connection:
         try:
             while self._unsent:
                 data, descriptors = self._unsent[0]
-                count = passing.send(self._socket, data, descriptors)
+                count = passing.send(self.peer, data, descriptors)
                 passing.close_all(descriptors)
                 descriptors.clear()
                 self._unsent_bytes -= count
@@ -113,8 +114,8 @@ class Connection:
         if not self.closed:
             self.closed = True
             if self._events:
-                self._loop.unwatch(self._socket.fileno())
-            self._socket.close()
+                self._loop.unwatch(self.peer.fileno())
+            self.peer.close()
             self._arrivals.close()
             for _, descriptors in self._unsent:
                 passing.close_all(descriptors)
@@ -127,16 +128,16 @@ class Connection:
         if events != self._events:
             self._events = events
             if events:
-                self._loop.watch(self._socket.fileno(), events, self._ready)
+                self._loop.watch(self.peer.fileno(), events, self._ready)
             else:
-                self._loop.unwatch(self._socket.fileno())
+                self._loop.unwatch(self.peer.fileno())
 
     def _ready(self) -> None:
         self.flush()
         if self.closed or not self._events & READ:
             return
         try:
-            data, batches = passing.receive(self._socket, _READ_BYTES)
+            data, batches = passing.receive(self.peer, _READ_BYTES)
         except BlockingIOError:
             return
         except OSError:

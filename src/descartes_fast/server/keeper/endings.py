@@ -90,9 +90,10 @@ class Endings:
         if not agent.leader.is_adopted:
             agent.leader.send_group(signal.SIGKILL)
             agent.leader.close()
-            os.waitpid(agent.leader.pid, 0)
+            self._reap_later(agent.leader.pid)
         self._leaders.pop(agent.leader.pid, None)
-        del self._live[agent.id]
+        self._live.pop(agent.id, None)
+        self._ending.discard(agent)
         self.close(agent)
 
     def close(self, agent: Agent) -> None:
@@ -239,6 +240,11 @@ class Endings:
         self._ended(agent, how)
         self._pump.make_room()
         self._reap_strays()
+
+    def _reap_later(self, pid: int) -> None:
+        """Reap a killed child that is nobody's: SIGCHLD says when, where that says who it was."""
+        if not hasattr(os, "waitid") and os.waitpid(pid, os.WNOHANG)[0] == 0:
+            self._loop.call_later(_LOOK_SECS, lambda: self._reap_later(pid))
 
     def _reap_strays(self) -> None:
         """Reap what agents left behind and has ended since, never a leader."""

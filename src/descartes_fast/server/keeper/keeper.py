@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -17,9 +18,10 @@ from .keys import KeyMemory
 from .loop import READ, Loop
 from .own_limits import OwnLimits
 from .passing import close_all
-from .peers import may_connect
+from .peers import stands_against
 from .place import Place
 from .protocol import VERSION, Refusal
+from .reception import Reception
 from .renewal import renew, restored_agents, save_agents
 from .requests import Answer, Requests, figures
 from .starts import Request, Starts
@@ -30,7 +32,6 @@ __all__ = ["Keeper"]
 _FIRST_SERVER_SECS = 15.0
 _NO_SERVER_SECS = 5.0  # with no agents either: then there is nothing to be kept
 _MAX_GUESTS = 16
-_MAX_REFUSALS_LOGGED = 20
 _END_GRACE_SECS = 2.0  # when nobody says how long
 _END_SECS = 10.0  # the keeper is gone after this, whatever hangs
 _SWEEP_SECS = 2.0
@@ -49,11 +50,12 @@ class Keeper:
         self._server: Connection | None = None
         self._server_version = 0
         self._keeps = False
-        self._refused = 0
         self._guests: list[Connection] = []
         self._end_request: tuple[Connection, Mapping[str, Any]] | None = None
         self._end_by: float | None = None
         self._leave_at: float | None = None
+        self._ends_are_left = False
+        self._has_complained = False
         self._own_limits = own_limits
         self._trees = choose_trees(instance)
         self._keys = KeyMemory()
@@ -63,13 +65,19 @@ class Keeper:
         self._restored: list[Agent] = []
         self._requests = Requests(self.agents, self._keys)
         self._starts = Starts(self._loop, self._serve)
+        self._reception = Reception(self._loop, place, self.agents.endings.is_agents, self._welcome)
 
     def run(self, signals_fd: int) -> None:
         """Serve until the end. ``signals_fd`` brings the numbers of signals, one a byte."""
-        self._loop.watch(self._place.listener.fileno(), READ, self._accept)
+        self._reception.open()
+        self._reception.keep_open(lambda: self._server is None)
         self._loop.watch(signals_fd, READ, lambda: self._signals_came(signals_fd))
         for agent in self._restored:
-            self.agents.resume(agent)
+            try:
+                self.agents.resume(agent)
+            except Exception:  # of one agent: it must not cost the others their parent
+                traceback.print_exc()
+                self.agents.lose(agent)
         self._restored = []
         self._leave_after(_FIRST_SERVER_SECS)
         self._loop.call_later(_FIRST_SERVER_SECS, self._check_first_server)
@@ -81,9 +89,11 @@ class Keeper:
                 if connection is not None:
                     connection.flush()
         _sweep()
-        self._leave_ends()
+        if not self._ends_are_left and not self._leave_ends():
+            print("ends are lost", file=sys.stderr, flush=True)
         self._say_goodbye()
         self.agents.close()
+        self._reception.close()
         self._loop.close()
 
     def end(self, grace_secs: float) -> None:
@@ -103,7 +113,12 @@ class Keeper:
             return False
         if self._leave_at is None:
             self._leave_after(_NO_SERVER_SECS)
-        return self._leave_at is not None and now >= self._leave_at
+        if self._leave_at is None or now < self._leave_at:
+            return False
+        self._ends_are_left = self._leave_ends()
+        if not self._ends_are_left:
+            self._leave_after(_NO_SERVER_SECS)  # nobody else knows them: stay for the next server
+        return self._ends_are_left
 
     def _check_first_server(self) -> None:
         """After a renewal there are agents, but the server may not have come back."""
@@ -129,26 +144,20 @@ class Keeper:
                 last.flush()
             last.close()
 
-    def _leave_ends(self) -> None:
-        """Leave what the server has not acknowledged to the next one."""
+    def _leave_ends(self) -> bool:
+        """Leave what the server has not acknowledged to the next one; tell whether it is safe."""
         if self._keeps:
             ends = [agent.ended for agent in self.agents.known if agent.ended is not None]
             try:
-                self._place.leave_ends(ends, self._instance)
+                self._place.leave_ends(ends)
             except OSError as error:
-                print(f"ends cannot be left: {error}", file=sys.stderr, flush=True)
+                if not self._has_complained:
+                    print(f"ends cannot be left: {error}", file=sys.stderr, flush=True)
+                self._has_complained = True
+                return False
+        return True
 
-    def _accept(self) -> None:
-        try:
-            peer, _ = self._place.listener.accept()
-        except OSError:
-            return
-        if not may_connect(peer, self.agents.endings.is_agents):
-            self._refused += 1
-            if self._refused <= _MAX_REFUSALS_LOGGED:
-                print("a connection was refused", file=sys.stderr, flush=True)
-            peer.close()
-            return
+    def _welcome(self, peer: socket.socket) -> None:
         if len(self._guests) == _MAX_GUESTS:
             self._guests.pop(0).close()
         self._guests.append(Connection(self._loop, peer, self._take, self._lose))
@@ -158,6 +167,7 @@ class Keeper:
             self._guests.remove(connection)
         if connection is self._server:
             self._server = None
+            self._reception.keep_open(lambda: self._server is None)
             if not self._keeps:
                 self.end(_END_GRACE_SECS)
 
@@ -231,9 +241,11 @@ class Keeper:
         if self._end_by is not None:
             raise Refusal("shutting_down", "the keeper is ending")
         if connection is not self._server:
-            self._starts.drop()
             if self._server is not None:
+                if stands_against(self._server.peer, connection.peer):
+                    raise Refusal("busy", "this keeper's server is another process, which lives")
                 self._server.close()
+            self._starts.drop()
             self._guests.remove(connection)
             self._server = connection
         self._server_version = version

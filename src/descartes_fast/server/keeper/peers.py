@@ -4,12 +4,14 @@ An agent that could command the keeper could end its siblings. Refused are the k
 descendants and what belongs to an agent by its session or its marker (agents taken over
 from an earlier keeper do not descend from this one). That holds for processes as they
 come; one that asks a stranger of the same user to speak for it is beyond what a socket
-shows. Where the system does not name the peer (macOS) only the user counts.
+shows. So nobody takes the place of a server that lives and is connected. Where the system
+does not name the peer (macOS) only the user counts.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from collections.abc import Callable
 from .passing import close_all
 from .system import is_readable, parent_of
 
-__all__ = ["may_connect"]
+__all__ = ["may_connect", "stands_against"]
 
 _SO_PEERPIDFD = 77  # Linux 6.5
 _TRIES = 3  # a parent that exits in the middle of a walk breaks it
@@ -27,8 +29,7 @@ def may_connect(peer: socket.socket, is_agents: Callable[[int], bool]) -> bool:
     """Whether ``peer`` may speak to this keeper; ``is_agents`` knows agents' processes."""
     if not hasattr(socket, "SO_PEERCRED"):
         return _effective_uid(peer) in (os.geteuid(), 0)
-    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid, uid, _ = struct.unpack("3i", credentials)
+    pid, uid = _credentials(peer)
     if uid not in (os.geteuid(), 0):
         return False
     if pid == 0:
@@ -46,6 +47,38 @@ def may_connect(peer: socket.socket, is_agents: Callable[[int], bool]) -> bool:
     finally:
         if handle is not None:
             close_all([handle])
+
+
+def stands_against(held: socket.socket, new: socket.socket) -> bool:
+    """Whether ``held`` is the connection of a living process that is not the one of ``new``.
+
+    False where that cannot be known: without SO_PEERCRED or pidfds, from another pid namespace.
+    """
+    if not hasattr(socket, "SO_PEERCRED") or _is_hung_up(held):
+        return False
+    pid, _ = _credentials(held)
+    if pid in (0, _credentials(new)[0]):
+        return False
+    handle = _handle(held, pid)
+    if handle is None:
+        return False
+    try:
+        return not is_readable(handle)
+    finally:
+        close_all([handle])
+
+
+def _credentials(peer: socket.socket) -> tuple[int, int]:
+    """Return the other end's process and user."""
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, _ = struct.unpack("3i", credentials)
+    return pid, uid
+
+
+def _is_hung_up(peer: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(peer, getattr(select, "POLLRDHUP", 0))
+    return bool(poll.poll(0))
 
 
 def _effective_uid(peer: socket.socket) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from .connection import Connection, Descriptors
 from .loop import Loop
+from .passing import close_all
 
 __all__ = ["Request", "Starts"]
 
@@ -35,6 +36,8 @@ class Starts:
         """Queue a request that has to wait; False if it is to be served at once."""
         header = request[1]
         agent_id = header.get("agent", "")
+        if not isinstance(agent_id, str):
+            return False  # of no agent: refused where it is served
         if header.get("op") == "abandon" and agent_id in self._waiting:
             self._given_up.add(agent_id)
         if header.get("op") != "launch" and agent_id not in self._waiting:
@@ -52,7 +55,8 @@ class Starts:
 
     def drop(self) -> None:
         """Forget what is queued: whoever asked for it is gone."""
-        self._queue.clear()
+        while self._queue:
+            close_all(self._queue.popleft()[3].values())
         self._waiting.clear()
         self._given_up.clear()
 
