@@ -113,6 +113,29 @@ def test_stop_ends_the_agents_of_a_server_that_is_gone(
     assert server.marked_processes() == {}
 
 
+@pytest.mark.leaves_orphans
+@pytest.mark.parametrize("tried", [False, True])
+def test_stop_ends_agents_that_keep_a_server_without_their_journal_from_starting(
+    server: RestartableServer, commands: CommandLine, tried: bool
+) -> None:
+    agent = commands.spawn("exec sleep 60")
+    server.kill()
+    for file in server.state.glob("journal.sqlite*"):
+        file.unlink()
+    if tried:
+        server.launch()
+        assert server.process is not None
+        assert server.process.wait(20) == 2
+        assert "descartes-fast state stop" in server.words()
+        assert len(server.marked_processes()) == 1
+    done = state(server, "stop", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [stopped["id"] for stopped in json.loads(done.stdout)["stopped"]] == [agent]
+    assert server.keeper_pid() is None
+    assert server.marked_processes() == {}
+    server.start()
+
+
 def test_directory_without_a_journal_is_told_and_left_alone(tmp_path: Path) -> None:
     for action in ("show", "prune", "stop"):
         done = subprocess.run(

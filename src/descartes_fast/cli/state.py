@@ -10,6 +10,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from .. import config as configuration
 from . import exits, screen
@@ -144,11 +145,17 @@ def _prune(path: Path, older_than_secs: float, *, as_json: bool) -> int:
 async def _stop(config: configuration.ZmqServerConfig, *, as_json: bool) -> int:
     """Take the agents over as a server does that ends at once, and ends them with it."""
     from ..server import ZmqAgentServer
-    from ..server.state_view import read_state, refuse_beside_server
+    from ..server.state_view import journal_instance, read_state, refuse_beside_server
+    from ..server.strangers import end_strangers
 
     path = config.state_path()
+    strangers: list[UUID] = []
+    if (path / "lock").is_file():  # a server has used it
+        refuse_beside_server(path)
+        strangers = await end_strangers(path, config.stop_grace_secs)
+    if strangers and journal_instance(path) is None:
+        return _say_stopped([], strangers, as_json=as_json)
     read_state(path)  # a directory without a journal is not made one
-    refuse_beside_server(path)
     with tempfile.TemporaryDirectory(prefix="dfast-") as folder:
         ending = dataclasses.replace(
             config,
@@ -161,12 +168,18 @@ async def _stop(config: configuration.ZmqServerConfig, *, as_json: bool) -> int:
             alive = [agent for agent in read_state(path).agents if not agent.status.is_terminal]
     ended = {agent.id for agent in alive}
     ends = [agent for agent in read_state(path).agents if agent.id in ended]
+    return _say_stopped(ends, strangers, as_json=as_json)
+
+
+def _say_stopped(ends: list[AgentView], strangers: list[UUID], *, as_json: bool) -> int:
+    """Tell which agents were ended; how ``strangers`` did, which the journal lacks, is unknown."""
     if as_json:
         names = ("id", "status", "exit_code", "signal")
         forms = [{name: getattr(agent, name) for name in names} for agent in ends]
+        forms += [dict.fromkeys(names) | {"id": agent_id} for agent_id in strangers]
         screen.json_document({"stopped": [form | {"id": str(form["id"])} for form in forms]})
     else:
-        screen.line(f"ended {_agents(len(ends))}")
+        screen.line(f"ended {_agents(len(ends) + len(strangers))}")
     return exits.OK
 
 

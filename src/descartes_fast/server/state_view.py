@@ -28,7 +28,14 @@ from .lock_holders import UNKNOWN_PROCESS, lock_holder
 from .locks import lock_file
 from .state_dir import JOURNAL_NAME, runtime_directory
 
-__all__ = ["AgentView", "StateView", "prune_state", "read_state", "refuse_beside_server"]
+__all__ = [
+    "AgentView",
+    "StateView",
+    "journal_instance",
+    "prune_state",
+    "read_state",
+    "refuse_beside_server",
+]
 
 _AGENT_COLUMNS = (
     "id, name, model_backend, task, status, pid, start_ticks, started_at_ns, ended_at_ns, "
@@ -102,6 +109,19 @@ def read_state(path: Path) -> StateView:
         journal_bytes=sum(_disk_bytes(file) for file in path.glob(JOURNAL_NAME + "*")),
         output_bytes=_tree_bytes(path / "agents"),
     )
+
+
+def journal_instance(path: Path) -> str | None:
+    """Return what the agents in a directory's journal are marked with; ``None`` without one.
+
+    Raises ``UsageError`` if the journal cannot be read.
+    """
+    journal = path / JOURNAL_NAME
+    if not journal.is_file():
+        return None
+    with _reading(journal) as connection:
+        row = connection.execute("SELECT value FROM meta WHERE name='instance'").fetchone()
+        return None if row is None else str(row[0])
 
 
 def prune_state(path: Path, older_than_secs: float) -> list[UUID]:
