@@ -25,7 +25,9 @@ from descartes_fast import (
     ZmqClient,
     connect,
 )
-from descartes_fast.server import keeper_loss, keeper_process
+from descartes_fast.server import keeper_loss, keeper_process, taking_over
+from descartes_fast.server.keeper_link import KeeperLink
+from descartes_fast.server.keeper_messages import Adoption, OutputGrew
 from faults.keeper_process import keeper_pid
 
 if TYPE_CHECKING:
@@ -351,6 +353,34 @@ async def test_keeper_that_cannot_be_replaced_ends_the_agents(
     assert "keeper" in (health.metadata or {})["reason"]
     with pytest.raises(ServerBusy):
         await spawn(client, "true")
+
+
+async def test_agent_that_no_keeper_has_room_for_at_first_is_taken_over_and_one_for_ever_killed(
+    client: ZmqClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient = await spawn(client, "read word; exit 6")
+    unlucky = await spawn(client, "setsid sleep 60 & echo $!; exec sleep 60")
+    pids = [int((await details(client, unlucky))["pid"]), int(await first_output(client, unlucky))]
+    refusals = {patient.id: 3, unlucky.id: 1_000_000}
+    adopt = KeeperLink.adopt
+
+    async def adopted(self: KeeperLink, adoption: Adoption) -> OutputGrew:
+        refusals[adoption.agent_id] -= 1
+        if refusals[adoption.agent_id] >= 0:
+            raise ServerBusy("no descriptor is free")
+        return await adopt(self, adoption)
+
+    monkeypatch.setattr(KeeperLink, "adopt", adopted)
+    monkeypatch.setattr(taking_over, "_ADOPT_SECS", 1)
+    async with keeper_replaced(client):
+        pass
+    end = await end_of(client, unlucky)
+    assert (end.status, end.exit_code, end.signal) == (AgentStatus.FAILED, None, None)
+    async with asyncio.timeout(5):
+        while any(map(runs, pids)):
+            await asyncio.sleep(0.01)
+    await client.write_agent_stdin(patient, b"go\n")
+    assert (await end_of(client, patient)).exit_code == 6
 
 
 async def test_keeper_that_is_lost_again_and_again_is_given_up(client: ZmqClient) -> None:
