@@ -11,7 +11,7 @@ import pytest
 from descartes_fast import AgentConfig, AgentStatus, ServerBusy, connect
 from descartes_fast.server import journal as journal_module
 from descartes_fast.server.journal_store import JournalStore
-from raw_peers import new_id
+from raw_peers import new_id, peer
 
 if TYPE_CHECKING:
     from conftest import StartServer
@@ -93,6 +93,40 @@ async def test_request_that_was_done_when_the_disk_filled_up_has_its_answer(
         await client.kill_agent(agent.id)
         await client.wait_agent(agent.id, timeout_secs=10)
         disk.is_full = False
+
+
+async def test_agent_that_waits_for_its_reader_goes_on_when_there_is_room_again(
+    start_server: StartServer, disk: Disk
+) -> None:
+    server = await start_server(output_policy="wait", output_limit_bytes=65536)
+    async with peer(server.endpoint) as asking:
+        agent = await asking.spawn("exec head -c 300000 /dev/zero")
+        await asking.data(agent, "read_stdout", {"offset": 65535, "wait_secs": 10})
+        disk.is_full = True
+        # It was done when the disk turned out to be full, so it is answered.
+        found = await asking.data(agent, "read_stdout", {"max_bytes": 65536})
+        assert found["next_offset"] == 65536
+        disk.is_full = False
+        async with asyncio.timeout(10):
+            while not found["eof"]:
+                answer = await asking.control(agent, "read_stdout", {"wait_secs": 2})
+                if answer.success:  # else the disk was still full when it came
+                    found = answer.data
+        assert found["next_offset"] == 300_000
+
+
+async def test_journal_that_is_removed_makes_the_server_unhealthy(
+    start_server: StartServer,
+) -> None:
+    server = await start_server(status_update_interval_secs=0.05)
+    async with connect(server.endpoint) as client:
+        assert (await client.health_check()).healthy
+        (server.config.state_path() / "journal.sqlite").unlink()
+        async with asyncio.timeout(10):
+            while (await client.health_check()).healthy:  # noqa: ASYNC110, RUF100
+                await asyncio.sleep(0.01)
+        with pytest.raises(ServerBusy, match="removed or replaced"):
+            await client.spawn_remote(_config("true"))
 
 
 def _config(task: str) -> AgentConfig:

@@ -88,10 +88,10 @@ async def test_keeper_that_cannot_be_renewed_goes_on_as_it_is(
 
 async def test_agents_are_kept_where_the_state_directory_has_a_long_path(tmp_path: Path) -> None:
     state = tmp_path / ("x" * 120)
-    runtime = runtime_directory(state)
-    assert runtime.parent != state
     async with serving(state) as client:
         agent = await spawn(client, "cat; exit 4")
+    runtime = runtime_directory(state)
+    assert runtime.parent != state
     assert (runtime / "keeper.sock").exists()
     async with serving(state, keep_agents=False) as client:
         await client.write_agent_stdin(agent, b"", close=True)

@@ -383,6 +383,16 @@ async def test_health_tells_who_is_there(server: ZmqAgentServer, asking: Peer) -
     assert server.statistics().health_checks == 2
 
 
+@pytest.mark.parametrize("replay_bytes", [0, 1000])
+async def test_server_without_a_memory_of_replies_does_not_claim_one(
+    start_server: StartServer, replay_bytes: int
+) -> None:
+    server = await start_server(replay_bytes=replay_bytes)
+    async with peer(server.endpoint) as asking:
+        response = await asking.ask(HealthCheckRequest(request_id=new_id()))
+    assert ("idempotent" in response.metadata["features"]) is (replay_bytes > 0)
+
+
 async def test_repeat_of_a_request_is_answered_and_not_done_again(
     server: ZmqAgentServer, asking: Peer
 ) -> None:

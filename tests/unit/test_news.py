@@ -10,7 +10,7 @@ import pytest
 
 from descartes_fast import AgentStatus
 from descartes_fast.errors import ServerBusy
-from descartes_fast.server import news
+from descartes_fast.server import journal as journal_module
 from descartes_fast.server.journal import NoJournal
 from descartes_fast.server.news import KeeperNews
 from descartes_fast.server.registry import Registry
@@ -76,7 +76,7 @@ async def test_lengths_that_were_said_before_a_restart_take_nothing_back() -> No
 async def test_end_is_forgotten_by_the_keeper_only_when_it_is_stored(
     refusals: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(news, "_STORE_AGAIN_SECS", 0.01)
+    monkeypatch.setattr(journal_module, "_RETRY_SECS", 0.01)
     journal, background, keeper = SlowJournal(refusals), Tasks(), ForgetfulKeeper()
     told = KeeperNews(registry(), journal, background, lambda reason: None)
     told.begin(cast(Any, keeper))

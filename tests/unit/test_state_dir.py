@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import stat
 import tempfile
 import uuid
@@ -13,7 +15,8 @@ import pytest
 from descartes_fast.errors import UsageError
 from descartes_fast.server import state_dir
 from descartes_fast.server.keeper_process import KeeperPlace
-from descartes_fast.server.state_dir import StateDir
+from descartes_fast.server.locks import lock_file
+from descartes_fast.server.state_dir import StateDir, runtime_directory
 
 
 @pytest.fixture
@@ -171,6 +174,86 @@ def test_planted_runtime_directory_of_a_long_path_is_refused(
         state.runtime.touch()
     with pytest.raises(UsageError, match="not a directory of this user"):
         StateDir(tmp_path / ("x" * 120))
+
+
+def test_runtime_directory_elsewhere_is_found_again_whatever_the_environment_says(
+    tmp_path: Path, short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (short_path / "first").mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_path / "first"))
+    state = StateDir(tmp_path / ("x" * 120))
+    state.close()
+    assert state.runtime.parent == short_path / "first"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_path))
+    again = StateDir(tmp_path / ("x" * 120))
+    again.close()
+    assert again.runtime == state.runtime == runtime_directory(again.path)
+    shutil.rmtree(short_path / "first")  # as at the end of a login: no keeper can be reached there
+    third = StateDir(tmp_path / ("x" * 120))
+    assert third.runtime.parent == short_path
+    third.close()
+
+
+def test_runtime_base_that_does_not_exist_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/no/such/directory")
+    state = StateDir(tmp_path / ("x" * 120))
+    assert state.runtime.is_dir()
+    state.remove_runtime()
+    state.close()
+
+
+@pytest.mark.parametrize("name", ["keeper.sock", "ends.json"])
+def test_runtime_directory_elsewhere_stays_while_it_is_needed(tmp_path: Path, name: str) -> None:
+    state = StateDir(tmp_path / ("x" * 120))
+    (state.runtime / name).touch()
+    state.remove_runtime()
+    assert (state.runtime / name).exists()
+    (state.runtime / name).unlink()
+    with_lock = lock_file(state.runtime / "keeper.lock")
+    state.remove_runtime()
+    assert state.runtime.exists()
+    os.close(with_lock)
+    state.remove_runtime()
+    assert not state.runtime.exists()
+    state.close()
+
+
+@pytest.mark.parametrize("name", ["x", "x" * 120])
+def test_copy_of_a_state_directory_has_nothing_to_do_with_the_agents_of_the_original(
+    tmp_path: Path, short_path: Path, name: str
+) -> None:
+    base = short_path if len(name) == 1 else tmp_path
+    original = StateDir(base / name)
+    original.note_boot()
+    instance = original.instance("0" * 16)
+    original.close()
+    shutil.copytree(base / name, base / f"{name}-copy", symlinks=True)
+    (base / name).rename(base / f"{name}-moved")
+    copy, moved = StateDir(base / f"{name}-copy"), StateDir(base / f"{name}-moved")
+    assert moved.why_agents_are_gone() is None
+    assert moved.instance("0" * 16) == instance
+    assert "copy" in str(copy.why_agents_are_gone())
+    assert copy.instance("0" * 16) != instance
+    assert copy.runtime != moved.runtime
+    copy.note_boot()
+    assert copy.why_agents_are_gone() is None
+    for state in (copy, moved):
+        state.remove_runtime()
+        state.close()
+
+
+def test_note_that_the_disk_refuses_is_left_for_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("full")
+
+    state = StateDir(tmp_path / "state")
+    monkeypatch.setattr(state_dir, "write_private", refuse)
+    state.note_boot()
+    state.close()
 
 
 def test_runtime_directory_inside_the_state_directory_stays(short_path: Path) -> None:

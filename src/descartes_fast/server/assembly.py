@@ -89,6 +89,7 @@ async def assemble(
         max_agents=config.max_agents,
         publishes_status=config.enable_status_updates,
         journal_id=journal.journal_id,
+        remembers=config.replay_bytes > 0,
     )
 
     files = _threads(stack, "files")
@@ -129,7 +130,7 @@ async def assemble(
     keeper = await KeeperLink.open(
         state_dir.runtime,
         keeper_news,
-        instance=journal.instance,
+        instance=state_dir.instance(journal.instance),
         keep=journal.keeps,
         agent_nofile=agent_nofile,
     )
@@ -196,7 +197,7 @@ async def assemble(
     )
     status_replies = StatusReplies(registry, counters)
     service = _serve(stack, config, dispatcher, status_replies, bound.commands, counters)
-    background.start(keep_house(config, identity, registry, replay, keeper, status_feed))
+    background.start(keep_house(config, identity, registry, replay, journal, keeper, status_feed))
     leaving.is_started = True
     return Parts(
         identity=identity,
@@ -216,7 +217,9 @@ async def _journal(
     if not config.journal:
         return NoJournal()
     path = state_dir.path / JOURNAL_NAME
-    journal = await in_thread(lambda: Journal.open(path), Journal.aclose)
+    journal = await in_thread(
+        lambda: Journal.open(path, reply_bytes=config.replay_bytes), Journal.aclose
+    )
     stack.push_async_callback(journal.aclose)
     return journal
 

@@ -8,6 +8,7 @@ import contextlib
 from ..config import ZmqServerConfig
 from ..errors import AgentError
 from .identity import ServerIdentity
+from .journal import NoJournal
 from .keeper_link import KeeperLink
 from .registry import Registry
 from .replay import Replay
@@ -21,6 +22,7 @@ async def keep_house(
     identity: ServerIdentity,
     registry: Registry,
     replay: Replay,
+    journal: NoJournal,
     keeper: KeeperLink,
     status_feed: StatusFeed,
 ) -> None:
@@ -33,6 +35,7 @@ async def keep_house(
         status_feed.heartbeat(active_agents=registry.alive_count, uptime_secs=identity.uptime_secs)
         registry.expire()
         replay.expire()
+        journal.look()
 
 
 async def share_disk(config: ZmqServerConfig, registry: Registry, keeper: KeeperLink) -> None:

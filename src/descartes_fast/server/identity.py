@@ -9,9 +9,6 @@ from datetime import UTC, datetime
 
 __all__ = ["ServerIdentity"]
 
-FEATURES = "idempotent,offsets"
-STATUS_FEATURES = FEATURES + ",snapshot"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerIdentity:
@@ -24,6 +21,8 @@ class ServerIdentity:
     publishes_status: bool
     journal_id: str
     """Which memory of requests it has: with another one, what was repeated would be new."""
+    remembers: bool = True
+    """Whether it has such a memory at all: ``replay_bytes = 0`` is none."""
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _started: float = field(default_factory=time.monotonic)
 
@@ -40,8 +39,16 @@ class ServerIdentity:
             "pub_endpoint": self.pub_endpoint,
             "max_agents": str(self.max_agents),
             "version": _VERSION,
-            "features": STATUS_FEATURES if self.publishes_status else FEATURES,
+            "features": ",".join(self._features()),
         }
+
+    def _features(self) -> list[str]:
+        features = {
+            "idempotent": self.remembers,
+            "offsets": True,
+            "snapshot": self.publishes_status,
+        }
+        return [name for name, has_it in features.items() if has_it]
 
 
 def _version() -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from ..errors import CommunicationError, UsageError
 from .lock_holders import lock_holder
 from .locks import lock_file
+from .runtime_dir import ENDS_NAME, LOCK_NAME, MAX_SOCKET_PATH_BYTES, SOCKET_NAME
 
 __all__ = [
     "ENDS_NAME",
@@ -30,12 +31,8 @@ __all__ = [
 PYTHON_OPTIONS = ("-I", "-S", "-X", "utf8")
 """Nothing from the environment, no site-packages: the keeper needs the standard library only."""
 
-SOCKET_NAME = "keeper.sock"
-ENDS_NAME = "ends.json"
-LOCK_NAME = "keeper.lock"
 _LOG_NAME = "keeper.log"
 _PROGRAM = Path(__file__).parent / "keeper" / "__main__.py"
-_MAX_SOCKET_PATH_BYTES = 103  # sun_path on macOS; 107 on Linux
 _START_SECS = 15.0
 _CONNECT_SECS = 10.0
 _WAKE_SECS = 1.0
@@ -61,7 +58,7 @@ class KeeperPlace:
         self.ends_path = runtime_dir / ENDS_NAME
         self.build = build_digest()
         self._agent_nofile = agent_nofile
-        if len(os.fsencode(self.socket_path)) > _MAX_SOCKET_PATH_BYTES:
+        if len(os.fsencode(self.socket_path)) > MAX_SOCKET_PATH_BYTES:
             raise UsageError(f"the path of the keeper's socket is too long: {self.socket_path}")
 
     def find(self) -> tuple[KeeperProcess, socket.socket] | None:

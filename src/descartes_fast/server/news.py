@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable
 
 from .._core import StatusUpdate
-from ..errors import AgentError, ServerBusy
+from ..errors import AgentError
 from .agent import Agent
 from .agent_records import record_of
 from .journal import NoJournal
@@ -19,9 +18,6 @@ from .status_feed import StatusFeed
 from .tasks import Tasks
 
 __all__ = ["AgentNews", "KeeperNews", "forget_when_stored"]
-
-
-_STORE_AGAIN_SECS = 1.0
 
 
 class AgentNews:
@@ -117,11 +113,6 @@ class KeeperNews:
 
 async def forget_when_stored(keeper: KeeperLink, journal: NoJournal, event: Ended) -> None:
     """Let the keeper forget an agent once its end is in the journal, however long that takes."""
-    while True:
-        try:
-            await journal.committed()
-            break
-        except ServerBusy:
-            await asyncio.sleep(_STORE_AGAIN_SECS)
+    await journal.stored()
     with contextlib.suppress(AgentError):  # an abandoned launch is forgotten already
         await keeper.forget(event.agent_id)

@@ -167,8 +167,8 @@ class Operations:
                 self._background.start(release)
 
     async def _release_when_stored(self, agent: Agent, stream: str, offset: int) -> None:
-        with contextlib.suppress(ServerBusy, CommunicationError):
-            await self._journal.committed()
+        await self._journal.stored()
+        with contextlib.suppress(NotFound, CommunicationError):  # a later keeper is told anew
             await self._keeper.release(agent.id, stream, offset)
 
     async def _pause(self, agent: Agent, payload: Any, key: str) -> Answer:

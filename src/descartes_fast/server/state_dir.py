@@ -7,8 +7,6 @@ import hashlib
 import os
 import shutil
 import socket
-import stat
-import tempfile
 import uuid
 from collections.abc import Collection
 from pathlib import Path
@@ -17,16 +15,15 @@ from uuid import UUID
 from ..config_checks import is_server_name
 from ..errors import UsageError
 from .locks import lock_file
+from .private_files import make_private, read_private, write_private
+from .runtime_dir import identity_of, remove_runtime, runtime_directory, settled_runtime
 
 __all__ = ["JOURNAL_NAME", "StateDir", "runtime_directory"]
 
 JOURNAL_NAME = "journal.sqlite"
 
-# The keeper's socket goes into the runtime directory; its name and sun_path's limit.
-_RUNTIME_NAME_BYTES = len("/keeper.sock")
-_MAX_SOCKET_PATH_BYTES = 103  # on macOS; 107 on Linux
-_LONGEST_NAME_FILE = 2048
 _BOOT_NAME = "boot_id"
+_PLACE_NAME = "place"
 _BOOT_ID_PATH = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -47,9 +44,8 @@ class StateDir:
                 raise UsageError(f"the state directory {path} belongs to another user")
             path.chmod(0o700)
             self._lock = _locked(path)
-            _make_private(self.agents)
-            self.runtime = runtime_directory(path)
-            _make_private(self.runtime)
+            make_private(self.agents)
+            self.runtime = settled_runtime(path)
         except OSError as error:
             self.close()
             raise UsageError(
@@ -78,54 +74,54 @@ class StateDir:
                     shutil.rmtree(entry.path, ignore_errors=True)
 
     def remove_runtime(self) -> None:
-        """Remove the runtime directory if it is not in the state directory: the keeper is gone."""
-        if self.runtime.parent != self.path:
-            shutil.rmtree(self.runtime, ignore_errors=True)
+        """Remove the runtime directory if it is not in the state directory and nothing is in it."""
+        remove_runtime(self.path, self.runtime)
 
     def server_id(self) -> str:
         """Return the name this directory's server goes by, made up once: host name and a number."""
         file = self.path / "server_id"
-        known = (_read_private(file) or "").strip()
+        known = read_private(file)
         if is_server_name(known):
             return known
         made = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-        _write_private(file, made)
+        write_private(file, made)
         return made
 
+    def instance(self, journal_instance: str) -> str:
+        """Return what the agents of this directory are marked with: those of a copy otherwise."""
+        words = f"{journal_instance} {identity_of(self.path)}"
+        return hashlib.blake2b(words.encode(), digest_size=8).hexdigest()
+
+    def why_agents_are_gone(self) -> str | None:
+        """Return why nothing that is noted here can live, since :meth:`note_boot`, if so.
+
+        Process ids and their start times are of one start of the machine; and those in a copy of
+        a state directory are the original's agents.
+        """
+        boot, place = read_private(self.path / _BOOT_NAME), read_private(self.path / _PLACE_NAME)
+        if boot and _boot_id() and boot != _boot_id():
+            return "the machine was restarted while it ran: nobody saw how it ended"
+        if place and place != identity_of(self.path):
+            return "it is not an agent of this state directory, which is a copy of another"
+        return None
+
     def machine_was_restarted(self) -> bool:
-        """Tell whether the machine was started anew since :meth:`note_boot`; False if unknown."""
-        noted = _read_private(self.path / _BOOT_NAME)
-        return bool(noted and _boot_id() and noted.strip() != _boot_id())
+        """Tell whether nothing that is noted here can live."""
+        return self.why_agents_are_gone() is not None
 
     def note_boot(self) -> None:
-        """Note which start of the machine the process ids and start times here belong to."""
-        if _boot_id() and (_read_private(self.path / _BOOT_NAME) or "").strip() != _boot_id():
-            _write_private(self.path / _BOOT_NAME, _boot_id())
+        """Note where and when the process ids here are of; on a full disk it is left for later."""
+        for name, text in ((_BOOT_NAME, _boot_id()), (_PLACE_NAME, identity_of(self.path))):
+            file = self.path / name
+            if text and read_private(file) != text:
+                with contextlib.suppress(OSError):
+                    write_private(file, text)
 
     def close(self) -> None:
         """Release the lock; twice is fine."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-
-def runtime_directory(path: Path) -> Path:
-    """Return where the keeper of the state directory ``path`` has its socket; makes nothing.
-
-    It is the same for every server of that directory.
-    """
-    runtime = path / "run"
-    if not _has_room(runtime):
-        name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=8).hexdigest()
-        base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-        runtime = base / f"descartes-fast-{os.geteuid()}-{name}"
-        if not _has_room(runtime):
-            runtime = Path("/tmp") / runtime.name
-    return runtime
-
-
-def _has_room(runtime: Path) -> bool:
-    return len(os.fsencode(runtime)) + _RUNTIME_NAME_BYTES <= _MAX_SOCKET_PATH_BYTES
 
 
 def _locked(path: Path) -> int:
@@ -135,41 +131,6 @@ def _locked(path: Path) -> int:
         raise UsageError(
             f"the state directory {path} is in use by another server; give this one its own"
         ) from None
-
-
-def _make_private(directory: Path) -> None:
-    """Make a directory that only its user can read, or see to it that it is one.
-
-    What is there may have been put there by others while the directory above was open to them.
-    """
-    with contextlib.suppress(FileExistsError):
-        directory.mkdir(mode=0o700)
-    found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise UsageError(f"{directory} is not a directory of this user")
-    directory.chmod(0o700)
-
-
-def _read_private(file: Path) -> str | None:
-    """Return a file's text; ``None`` if it is not there, is a link, or is no text of ours."""
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(descriptor, "rb") as stream:
-            found = os.fstat(descriptor)
-            if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
-                return stream.read(_LONGEST_NAME_FILE).decode()
-    except (OSError, UnicodeDecodeError):
-        pass
-    return None
-
-
-def _write_private(file: Path, text: str) -> None:
-    """Write a line to a file that is made anew; a link that is there is not followed."""
-    with contextlib.suppress(FileNotFoundError):
-        file.unlink()
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text + "\n")
 
 
 def _boot_id() -> str:
