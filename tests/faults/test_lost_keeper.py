@@ -144,6 +144,26 @@ async def test_agent_that_waits_for_its_readers_goes_on_under_the_new_keeper(
         assert found == b"".join(b"%d\n" % number for number in range(numbers))
 
 
+async def test_disk_for_all_output_is_as_limited_under_the_new_keeper(
+    start_server: StartServer,
+) -> None:
+    limit, written = 4 * 1024 * 1024, 16 * 1024 * 1024
+    server = await start_server(state_limit_bytes=limit)
+    async with connect(server.endpoint) as client, asyncio.timeout(30):
+        agent = await spawn(client, f"read go; head -c {written} /dev/zero; read go")
+        async with keeper_replaced(client):
+            pass
+        await client.write_agent_stdin(agent, b"go\n")
+        while (await details(client, agent))["stdout_bytes"] < written:
+            await asyncio.sleep(0.01)
+        data = (
+            await client.control_agent(
+                agent, ControlCommandType.QUERY_OUTPUT, {"stderr": False, "max_lines": 1}
+            )
+        ).data
+        assert written - data["stdout_start"] <= limit
+
+
 async def test_duplicates_that_found_no_descriptor_are_asked_for_again(
     start_server: StartServer,
 ) -> None:

@@ -53,6 +53,7 @@ class KeeperLink:
         self._events = events
         self._wanted = wanted
         self._ends = PipeEnds()
+        self._total_limit_bytes: int | None = None
         self._process: KeeperProcess
         self._connection: KeeperConnection
         self._usable = asyncio.Event()
@@ -222,6 +223,7 @@ class KeeperLink:
 
         Above it the largest streams are trimmed, and those that may not be trimmed wait.
         """
+        self._total_limit_bytes = limit_bytes
         await self._ask("limit_total", bytes=limit_bytes)
 
     async def ping(self) -> dict[str, object]:
@@ -320,6 +322,7 @@ class KeeperLink:
         """
         before = self._process
         await self._join()
+        self._connection.post("limit_total", bytes=self._total_limit_bytes)
         if self._process.pid == before.pid:
             self._process.close()
             self._process = before
