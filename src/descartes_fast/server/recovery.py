@@ -51,7 +51,7 @@ class Recovery:
             self.keeper,
             self.registry,
             read_ends(ends_path),
-            machine_was_restarted=self.state_dir.machine_was_restarted(),
+            gone=self.state_dir.why_agents_are_gone(),
         )
         for agent in self.registry.alive():
             if agent.status is AgentStatus.INITIALIZING:

@@ -105,10 +105,6 @@ class StateDir:
             return "it is not an agent of this state directory, which is a copy of another"
         return None
 
-    def machine_was_restarted(self) -> bool:
-        """Tell whether nothing that is noted here can live."""
-        return self.why_agents_are_gone() is not None
-
     def note_boot(self) -> None:
         """Note where and when the process ids here are of; on a full disk it is left for later."""
         for name, text in ((_BOOT_NAME, _boot_id()), (_PLACE_NAME, identity_of(self.path))):

@@ -35,7 +35,7 @@ async def take_over(
     registry: Registry,
     ends: Mapping[UUID, Ended],
     *,
-    machine_was_restarted: bool = False,
+    gone: str | None = None,
 ) -> list[Ended]:
     """Bring the agents that have not ended together with the keeper; return the ends it tells.
 
@@ -43,8 +43,8 @@ async def take_over(
     Of one that was being started the file of its output tells whether it came that far: it may
     have run then, and is lost; else it never ran, and is left as it is. What only the keeper knows
     is ended by it, and what nobody knows is killed. Stops that were under way go on, for what is
-    left of their grace. If ``machine_was_restarted`` nothing of it can be there, whatever has the
-    process ids now.
+    left of their grace. ``gone`` says why none of what the keeper does not have can be there,
+    whatever has the process ids now.
 
     Raises ``CommunicationError`` if the keeper is lost meanwhile.
     """
@@ -55,9 +55,9 @@ async def take_over(
     await _drop_the_others(keeper, known, registry)
     missing = [agent for agent in agents if agent.id not in known.keys() | ended]
     orphans = [agent for agent in missing if agent.status is not AgentStatus.INITIALIZING]
-    if machine_was_restarted:
+    if gone is not None:
         for agent in orphans:
-            agent.lost("the machine was restarted while it ran: nobody saw how it ended")
+            agent.lost(gone)
         orphans = []
     keep = known.keys() | {agent.id for agent in orphans}
     await asyncio.to_thread(kill_marked, keeper.instance, lambda agent_id: agent_id not in keep)
