@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
@@ -115,7 +116,8 @@ class Agents:
                     files[name] = open_again(request[f"{name}_path"])
                     undo.callback(os.close, files[name])
             except OSError as error:
-                raise Refusal("invalid", f"no file for the output: {error.strerror}") from None
+                words = f"no file for the output: {error.strerror}"
+                raise Refusal(_code(error, "invalid"), words) from None
             for name in ("stdin", "stdout", "stderr"):
                 if name in descriptors:
                     os.set_blocking(descriptors[name], False)
@@ -123,7 +125,8 @@ class Agents:
                 stdin = self._input_again(descriptors)
                 leader = Adopted(self._loop, pid, ticks, descriptors.pop("exit", None))
             except OSError as error:
-                raise Refusal("unsupported", f"process {pid} cannot be held: {error}") from None
+                words = f"process {pid} cannot be held: {error}"
+                raise Refusal(_code(error, "unsupported"), words) from None
             undo.pop_all()
         agent = Agent(
             agent_id,
@@ -329,3 +332,8 @@ class Agents:
             "max_rss_bytes": how.max_rss_bytes,
         }
         self._tell(agent.ended)
+
+
+def _code(error: OSError, usual: str) -> str:
+    """Return the code of a refusal: another time there may be a descriptor, or memory."""
+    return "busy" if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) else usual

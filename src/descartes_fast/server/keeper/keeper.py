@@ -297,7 +297,6 @@ class Keeper:
             {
                 "version": VERSION,
                 "pid": os.getpid(),
-                "queued": len(self._starts),
                 "uptime_secs": time.monotonic() - self._began_at,
                 **figures(self.agents),
             }

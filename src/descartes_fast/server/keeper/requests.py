@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -136,7 +135,6 @@ def figures(agents: Agents) -> dict[str, Any]:
         "agents": agents.live,
         "known": len(agents.known),
         "open_fds": _open_fds(),
-        "fd_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         "kept_bytes": agents.budget.kept_bytes,
         "waiting_streams": agents.pump.waiting,
     }

@@ -12,23 +12,21 @@ import struct
 import sys
 
 __all__ = [
-    "START_FIELD",
     "become_subreaper",
     "has_exited",
+    "is_dead",
     "is_readable",
+    "parent_and_start",
     "parent_of",
-    "process_stat",
     "punch_hole",
     "start_ticks",
     "status_by_pidfd",
     "status_of_zombie",
 ]
 
-START_FIELD = 19
-"""Where :func:`process_stat` has the time of the start, which tells a process from a later one."""
-
-
+# Where _stat has the parent, and the time of the start, which tells a process from a later one.
 _PPID_FIELD = 1
+_START_FIELD = 19
 _EXIT_CODE_FIELD = 49
 _PR_SET_CHILD_SUBREAPER = 36
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info of 64 bytes)
@@ -76,7 +74,7 @@ def punch_hole(fd: int, start: int, end: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def process_stat(pid: int) -> list[bytes]:
+def _stat(pid: int) -> list[bytes]:
     """Return the fields of /proc/PID/stat after the program's name, the state first.
 
     Empty where there is no such process, or no /proc. See proc(5); ``open`` costs twice as much.
@@ -95,8 +93,19 @@ def process_stat(pid: int) -> list[bytes]:
 
 def start_ticks(pid: int) -> int:
     """Return when a process started, in clock ticks since boot; 0 where that is not known."""
-    fields = process_stat(pid)
-    return int(fields[START_FIELD]) if fields else 0
+    return parent_and_start(pid)[1]
+
+
+def parent_and_start(pid: int) -> tuple[int, int]:
+    """Return a process's parent and the ticks of its start; zeros where there is none."""
+    fields = _stat(pid)
+    return (int(fields[_PPID_FIELD]), int(fields[_START_FIELD])) if fields else (0, 0)
+
+
+def is_dead(pid: int) -> bool:
+    """Whether there is no such process, or only its exit status is left of it."""
+    fields = _stat(pid)
+    return not fields or fields[0] in (b"Z", b"X")
 
 
 def is_readable(fd: int) -> bool:
@@ -108,7 +117,7 @@ def is_readable(fd: int) -> bool:
 
 def parent_of(pid: int) -> int | None:
     """Return the parent of a process; ``None`` where there is no such process, or no /proc."""
-    fields = process_stat(pid)
+    fields = _stat(pid)
     return int(fields[_PPID_FIELD]) if fields else None
 
 
@@ -131,10 +140,10 @@ def status_of_zombie(pid: int, ticks: int) -> int | None:
     The kernel says 0 to whoever may not know, so a 0 counts from a process of this very
     user only.
     """
-    fields = process_stat(pid)
+    fields = _stat(pid)
     if not fields or fields[0] not in (b"Z", b"X") or len(fields) <= _EXIT_CODE_FIELD:
         return None
-    if int(fields[START_FIELD]) != ticks:
+    if int(fields[_START_FIELD]) != ticks:
         return None
     status = int(fields[_EXIT_CODE_FIELD])
     if status != 0:

@@ -3,8 +3,8 @@
 An agent's leader leads a session and a process group. What left both (``setsid``) is
 found by a marker in its environment that names the keeper and the agent, and what has
 wiped its environment too by its parent, if that is found and still alive. Not found: a
-process that wiped its environment, left the session and lost its parent; it ends with
-the keeper.
+process that wiped its environment, left the session and lost its parent. It ends with the
+keeper whose agent has started it; if the agent was taken over by another, it is never ended.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .system import START_FIELD, parent_of, process_stat
+from .system import is_dead, parent_and_start, parent_of
 
 __all__ = [
     "MARKER",
@@ -34,7 +34,6 @@ MARKER = "DESCARTES_FAST_AGENT"
 """The environment variable of every agent: ``KEEPER'S INSTANCE/AGENT'S ID``."""
 
 _STRANGER_SECS = 5.0  # how long a verdict "not ours" is trusted
-_PPID_FIELD = 1
 
 
 @dataclass(slots=True)
@@ -43,7 +42,7 @@ class _Seen:
 
     session: int
     owner: str | None
-    start_ticks: bytes
+    start_ticks: int
     seen_at: float
 
 
@@ -79,7 +78,7 @@ class ProcessTable:
             if owner is None:
                 self._seen[pid] = verdict = self._verdict(pid, session, now)
                 owner = verdict.owner
-            if owner is not None and not _is_dead(pid):
+            if owner is not None and not is_dead(pid):
                 found.setdefault(owner, []).append(pid)
         return found
 
@@ -101,17 +100,17 @@ class ProcessTable:
                 return owner
         return self._marked(pid)
 
-    def saved(self) -> list[tuple[int, int, str | None, str, float]]:
+    def saved(self) -> list[tuple[int, int, str | None, int, float]]:
         """Return what the last pass found out, for :meth:`restore`."""
         return [
-            (pid, seen.session, seen.owner, seen.start_ticks.decode(), seen.seen_at)
+            (pid, seen.session, seen.owner, seen.start_ticks, seen.seen_at)
             for pid, seen in self._seen.items()
         ]
 
-    def restore(self, saved: list[tuple[int, int, str | None, str, float]]) -> None:
+    def restore(self, saved: list[tuple[int, int, str | None, int, float]]) -> None:
         """Take what :meth:`saved` returned."""
         self._seen = {
-            pid: _Seen(session, owner, ticks.encode(), seen_at)
+            pid: _Seen(session, owner, ticks, seen_at)
             for pid, session, owner, ticks, seen_at in saved
         }
 
@@ -120,9 +119,9 @@ class ProcessTable:
         if seen is not None and seen.session == session:
             if seen.owner is None and now - seen.seen_at < _STRANGER_SECS:
                 return seen
-            if seen.owner is not None and _parent_and_start(pid)[1] == seen.start_ticks:
+            if seen.owner is not None and parent_and_start(pid)[1] == seen.start_ticks:
                 return seen
-        ppid, ticks = _parent_and_start(pid)
+        ppid, ticks = parent_and_start(pid)
         owner = self._marked(pid) or self._inherited(ppid)
         return _Seen(session, owner, ticks, now)
 
@@ -151,7 +150,7 @@ class ProcessTable:
     def _is_the_same(self, pid: int) -> bool:
         seen = self._seen.get(pid)
         if seen is not None:
-            return _parent_and_start(pid)[1] == seen.start_ticks
+            return parent_and_start(pid)[1] == seen.start_ticks
         with contextlib.suppress(OSError):
             return os.getsid(pid) in self._leaders
         return False
@@ -177,11 +176,11 @@ class GroupTable:
             return leaders.get(os.getpgid(pid))
         return None
 
-    def saved(self) -> list[tuple[int, int, str | None, str, float]]:
+    def saved(self) -> list[tuple[int, int, str | None, int, float]]:
         """There is nothing to be saved."""
         return []
 
-    def restore(self, saved: list[tuple[int, int, str | None, str, float]]) -> None:
+    def restore(self, saved: list[tuple[int, int, str | None, int, float]]) -> None:
         """There is nothing to be restored."""
 
 
@@ -232,13 +231,3 @@ def _group_is_alive(leader: int) -> bool:
     except OSError:  # Darwin says EPERM of a group in which only the dead are left
         return False
     return True
-
-
-def _parent_and_start(pid: int) -> tuple[int, bytes]:
-    fields = process_stat(pid)
-    return (int(fields[_PPID_FIELD]), fields[START_FIELD]) if fields else (0, b"")
-
-
-def _is_dead(pid: int) -> bool:
-    fields = process_stat(pid)
-    return not fields or fields[0] in (b"Z", b"X")
