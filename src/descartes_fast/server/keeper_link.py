@@ -176,11 +176,8 @@ class KeeperLink:
         except asyncio.CancelledError:
             self._ends.miss(agent_id)  # its reply may bring the backlog, and nobody takes it
             raise
-        if close:
-            if "backlog" in self._ends.of(agent_id):
-                self._ends.will_close_stdin(agent_id)
-            else:
-                self._ends.close_stdin(agent_id)
+        if close and "stdin" in self._ends.of(agent_id):  # else it has ended: the event came first
+            self._ends.will_close_stdin(agent_id)
         return int(reply["bytes"])
 
     async def signal(
@@ -430,7 +427,7 @@ class KeeperLink:
 
     def _take_started(self, launch: Launch, names: list[str], found: list[int] | None) -> None:
         self._ends.take(launch.agent_id, names, found)
-        if launch.stdin == "close-after-task" and "backlog" in names:
+        if launch.stdin == "close-after-task" and "stdin" in names:
             self._ends.will_close_stdin(launch.agent_id)
 
     def _take_duplicates(self, header: dict[str, Any], found: list[int] | None) -> None:
