@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from descartes_fast.server.keeper import renewal
 from descartes_fast.server.keeper.backlog import FileBacklog
 from descartes_fast.server.keeper.input_pipe import (
     BUFFER_BYTES,
@@ -180,5 +182,28 @@ def test_duplicate_of_the_backlog_goes_on_where_the_first_stopped(loop: Loop) ->
     while piece := os.read(read_end, 1 << 20):
         received += piece
         heir.flush()
+    assert received == data
+    os.close(read_end)
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_saved_pipe_is_restored_with_every_byte(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, in_file: bool
+) -> None:
+    if not in_file:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    pipe = InputPipe(loop, write_end)
+    data = bytes(range(256)) * 2000
+    pipe.write(data, close=True)
+    received = os.read(read_end, 1 << 20)
+    state = json.dumps(pipe.saved(), default=renewal._in_text)
+    restored = InputPipe.restored(loop, json.loads(state, object_hook=renewal._from_text))
+    assert restored.state == "closing"
+    restored.flush()
+    while piece := os.read(read_end, 1 << 20):
+        received += piece
+        restored.flush()
     assert received == data
     os.close(read_end)

@@ -22,7 +22,7 @@ from .agents import Agents
 from .input_pipe import InputPipe
 from .leader import Adopted, Child, Leader
 from .loop import Loop
-from .output_pipe import Budget, OutputPipe
+from .output_pipe import OutputPipe
 from .protocol import Refusal
 
 __all__ = ["load_state", "renew", "restored_agents", "save_agents"]
@@ -38,7 +38,8 @@ def renew(argv: list[str], state: Mapping[str, Any], folder: str) -> None:
     state_fd = _nameless_file(folder)
     inherited = [state_fd]
     try:
-        _write_all(state_fd, json.dumps({"version": _STATE_VERSION, **state}).encode())
+        text = json.dumps({"version": _STATE_VERSION, **state}, default=_in_text)
+        _write_all(state_fd, text.encode())
         inherited += _descriptors(state)
         _check(argv, inherited)
         # No signal may find the new program without its handlers.
@@ -58,7 +59,7 @@ def load_state(fd: int) -> dict[str, Any]:
     """Return the state that :func:`renew` has left; its descriptors are closed on exec again."""
     os.lseek(fd, 0, os.SEEK_SET)
     with open(fd, "rb") as file:
-        state: dict[str, Any] = json.loads(file.read())
+        state: dict[str, Any] = json.loads(file.read(), object_hook=_from_text)
     if state["version"] != _STATE_VERSION:
         raise ValueError(f"a state of version {state['version']}")
     for descriptor in _descriptors(state):
@@ -122,9 +123,9 @@ def _save_agent(agent: Agent) -> dict[str, Any]:
         "phase": agent.phase.value,
         "started_at_ns": agent.started_at_ns,
         "leader": _save_leader(agent.leader),
-        "stdin": None if agent.stdin is None else _save_stdin(agent.stdin),
-        "stdout": _save_output(agent.stdout),
-        "stderr": _save_output(agent.stderr),
+        "stdin": None if agent.stdin is None else agent.stdin.saved(),
+        "stdout": agent.stdout.saved(),
+        "stderr": agent.stderr.saved(),
         "unfinished": [pipe.path for pipe in agent.unfinished],
     }
 
@@ -134,9 +135,9 @@ def _restore_agent(saved: dict[str, Any], agents: Agents, loop: Loop) -> Agent:
         saved["id"],
         _restore_leader(saved["leader"], agents, loop),
         saved["started_at_ns"],
-        None if saved["stdin"] is None else _restore_stdin(saved["stdin"], loop),
-        _restore_output(saved["stdout"], agents.budget),
-        _restore_output(saved["stderr"], agents.budget),
+        None if saved["stdin"] is None else InputPipe.restored(loop, saved["stdin"]),
+        OutputPipe.restored(saved["stdout"], agents.budget),
+        OutputPipe.restored(saved["stderr"], agents.budget),
     )
     for name in _PLAIN:
         setattr(agent, name, saved[name])
@@ -161,27 +162,10 @@ def _restore_leader(saved: dict[str, Any], agents: Agents, loop: Loop) -> Leader
     return leader
 
 
-def _save_stdin(pipe: InputPipe) -> dict[str, Any]:
-    saved = pipe.saved()
-    return {**saved, "data": _text(saved["data"])}
+def _in_text(value: bytes) -> dict[str, str]:
+    """Return bytes as what JSON has; :func:`_from_text` turns it back."""
+    return {"base64": base64.b64encode(value).decode("ascii")}
 
 
-def _restore_stdin(saved: dict[str, Any], loop: Loop) -> InputPipe:
-    return InputPipe.restored(loop, {**saved, "data": _bytes(saved["data"])})
-
-
-def _save_output(pipe: OutputPipe) -> dict[str, Any]:
-    saved = pipe.saved()
-    return {**saved, "refused": _text(saved["refused"])}
-
-
-def _restore_output(saved: dict[str, Any], budget: Budget) -> OutputPipe:
-    return OutputPipe.restored({**saved, "refused": _bytes(saved["refused"])}, budget)
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
-
-
-def _bytes(text: str) -> bytes:
-    return base64.b64decode(text)
+def _from_text(found: dict[str, Any]) -> Any:
+    return base64.b64decode(found["base64"]) if found.keys() == {"base64"} else found
