@@ -43,8 +43,8 @@ async def test_full_disk_refuses_work_lets_agents_end_and_is_over_when_there_is_
 ) -> None:
     server = await start_server(status_update_interval_secs=0.05)
     async with connect(server.endpoint) as client:
-        stopped, killed, kept = [
-            await client.spawn_remote(_config("exec sleep 1000")) for _ in range(3)
+        stopped, killed, signalled, kept = [
+            await client.spawn_remote(_config("exec sleep 1000")) for _ in range(4)
         ]
         disk.is_full = True
         with pytest.raises(ServerBusy, match="disk is full"):
@@ -64,10 +64,11 @@ async def test_full_disk_refuses_work_lets_agents_end_and_is_over_when_there_is_
 
         await client.stop_agent(stopped.id)
         await client.kill_agent(killed.id)
-        for agent in (stopped, killed):
+        await client.signal_agent(signalled.id, "KILL")
+        for agent in (stopped, killed, signalled):
             end = await client.wait_agent(agent.id, timeout_secs=10)
             assert end.status is AgentStatus.TERMINATED
-        assert len(await client.list_remote_agents()) == 3
+        assert len(await client.list_remote_agents()) == 4
 
         disk.is_full = False
         async with asyncio.timeout(10):

@@ -71,7 +71,7 @@ async def _state(arguments: Namespace) -> int:
         stop_grace_secs=arguments.grace_secs,
     )
     if arguments.action == "prune":
-        return _prune(config.state_path(), arguments.older_than, as_json=arguments.json)
+        return _prune(config, arguments.older_than, as_json=arguments.json)
     if arguments.action == "stop":
         return await _stop(config, as_json=arguments.json)
     return _show(config.state_path(), as_json=arguments.json)
@@ -131,10 +131,10 @@ def _form(view: StateView) -> dict[str, Any]:
     return form
 
 
-def _prune(path: Path, older_than_secs: float, *, as_json: bool) -> int:
+def _prune(config: configuration.ZmqServerConfig, older_than_secs: float, *, as_json: bool) -> int:
     from ..server.state_view import prune_state
 
-    gone = prune_state(path, older_than_secs)
+    gone = prune_state(config.state_path(), older_than_secs, config.replay_secs)
     if as_json:
         screen.json_document({"pruned": [str(agent_id) for agent_id in gone]})
     else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any, Literal, cast
@@ -54,6 +55,7 @@ from .health import Health
 from .identity import ServerIdentity
 from .journal import NoJournal
 from .operations import Operations
+from .payloads import signal_number
 from .queries import Queries
 from .refusals import Request, Response, as_agent_error, refusal, refusal_of_unknown
 from .registry import Registry
@@ -439,10 +441,12 @@ def _with_short_id(request: Request) -> Request:
 
 
 def _is_ending(request: Request) -> bool:
-    return (
-        isinstance(request, (ControlCommand, BatchControlCommand))
-        and request.command_type in _ENDINGS
-    )
+    if not isinstance(request, (ControlCommand, BatchControlCommand)):
+        return False
+    if request.command_type is ControlCommandType.SIGNAL:
+        with contextlib.suppress(InvalidContext):
+            return signal_number(request.payload) == signal.SIGKILL
+    return request.command_type in _ENDINGS
 
 
 def _is_quick(request: Request) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 
-__all__ = ["STEPS", "broken", "limit_log", "open_database"]
+__all__ = ["STEPS", "broken", "configure", "open_database"]
 
 _BUSY_SECS = 0.1  # the journal is one server's; whoever else writes to it holds that server up
 _LOG_BYTES = 32 * 1024 * 1024  # a log that was longer gives the rest back when it begins anew
@@ -54,8 +54,7 @@ def open_database(path: Path, steps: Sequence[Step] | None = None) -> sqlite3.Co
     try:
         _migrate(connection, path, steps)
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        limit_log(connection)
+        configure(connection)
     except BaseException as error:
         connection.close()
         if isinstance(error, sqlite3.Error):
@@ -64,8 +63,9 @@ def open_database(path: Path, steps: Sequence[Step] | None = None) -> sqlite3.Co
     return connection
 
 
-def limit_log(connection: sqlite3.Connection) -> None:
-    """Have a connection begin no checkpoint by itself, and give back what a long log took."""
+def configure(connection: sqlite3.Connection) -> None:
+    """Have a connection checkpoint only when told, and wait for the disk only then."""
+    connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("PRAGMA wal_autocheckpoint=0")
     connection.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
 

@@ -17,7 +17,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from .journal_changes import Changes
 from .journal_records import AgentRecord, SavedReply
-from .journal_schema import broken, limit_log, open_database
+from .journal_schema import broken, configure, open_database
 
 __all__ = ["JournalStore"]
 
@@ -51,10 +51,11 @@ class JournalStore:
         self._path = path
         # Beside the other: a checkpoint in a thread holds up no commit. It waits for no reader, who
         # may take for ever: commits that are held for it would wait as long.
-        self._checkpoints = sqlite3.connect(
-            path, timeout=0, isolation_level=None, check_same_thread=False
+        self._checkpoints, self._reader = (
+            sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+            for _ in range(2)
         )
-        limit_log(self._checkpoints)
+        configure(self._checkpoints)
         try:
             meta = dict(self._connection.execute("SELECT name, value FROM meta"))
             self.journal_id: str = meta["journal_id"]
@@ -148,8 +149,20 @@ class JournalStore:
         if changes.forgotten:
             yield _FORGET, list(changes.forgotten.items())
 
+    def forget_replies(self, before_ns: int) -> None:
+        """Remove the replies that were saved before then, and what they and others left behind."""
+        self._connection.execute("DELETE FROM replies WHERE saved_at_ns<?", (before_ns,))
+        self._connection.execute("VACUUM")
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
     def checkpoint(self) -> None:
-        """Bring what was committed into the database proper; in any thread, beside commits."""
+        """Bring what was committed into the database proper; in any thread, beside commits.
+
+        They go on in the same log: as long as somebody reads in it nobody begins it anew.
+        """
+        self._stop_reading()  # if the last one failed
+        self._reader.execute("BEGIN")
+        self._reader.execute("SELECT value FROM meta").fetchone()
         self._checkpoints.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def begin_log(self) -> None:
@@ -157,8 +170,13 @@ class JournalStore:
 
         The first write to a log waits for the disk: that is done here, so that no commit has to.
         """
+        self._stop_reading()
         self._checkpoints.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
         self._checkpoints.execute(_COUNT_LOG)  # SQLite writes only what differs
+
+    def _stop_reading(self) -> None:
+        if self._reader.in_transaction:
+            self._reader.execute("ROLLBACK")
 
     def missing(self) -> str | None:
         """Return what there is to say if the file is not this one any more."""
@@ -169,6 +187,7 @@ class JournalStore:
     def close(self) -> None:
         """Close the database; twice is fine."""
         with contextlib.suppress(sqlite3.Error):
+            self._reader.close()
             self._checkpoints.close()
             self._connection.close()
 

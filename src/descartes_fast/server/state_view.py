@@ -124,9 +124,10 @@ def journal_instance(path: Path) -> str | None:
         return None if row is None else str(row[0])
 
 
-def prune_state(path: Path, older_than_secs: float) -> list[UUID]:
+def prune_state(path: Path, older_than_secs: float, replay_secs: float) -> list[UUID]:
     """Forget the agents that ended that long ago, and their output; return their ids.
 
+    Replies older than ``replay_secs`` are forgotten too: that to a spawn tells the agent's task.
     Raises ``UsageError`` while a server runs (it does this by itself), or if there is no journal.
     """
     journal = _journal_in(path)
@@ -143,8 +144,8 @@ def prune_state(path: Path, older_than_secs: float) -> list[UUID]:
             changes = Changes()
             for agent_id in gone:
                 changes.save_agent(agent_id, None)
-            if changes:
-                store.write(changes)
+            store.write(changes)
+            store.forget_replies(time.time_ns() - int(replay_secs * 1e9))
         except sqlite3.Error as error:
             raise broken(journal, error) from None
         finally:
