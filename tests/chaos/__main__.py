@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from chaos.checker import repeated_launches, unknown_ends, violations
+from chaos.checker import lost_starts, unknown_ends, violations
 from chaos.run import ChaosRun, RunSettings, summary
 
 _DISK_VARIABLE = "CHAOS_DISK"
@@ -81,7 +81,7 @@ def _run(arguments: argparse.Namespace, disk: Path | None) -> int:
     print(summary(run))
     print(
         f"at killed keepers: {unknown_ends(history)} ends that nobody saw, "
-        f"{repeated_launches(history)} starts that were cut short and done again"
+        f"{lost_starts(history)} starts that may have been"
     )
     for words in wrong[:_VIOLATIONS_TOLD]:
         print(f"VIOLATION {words}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from .agents import AgentPlan, echoed
 from .history import ABANDONED, IN_DOUBT, OK, REFUSED, Call, FinalAgent, History, untext
 
-__all__ = ["repeated_launches", "unknown_ends", "violations"]
+__all__ = ["lost_starts", "unknown_ends", "violations"]
 
 _SIGTERM, _SIGKILL = 15, 9
 _ALLOWED_REFUSALS = {"busy", "state", "would_block", "shutting_down"}
@@ -37,9 +37,9 @@ def unknown_ends(history: History) -> int:
     return sum(_is_unknown(agent) for agent in history.agents)
 
 
-def repeated_launches(history: History) -> int:
-    """Return how many agents were started again because a keeper was killed at their start."""
-    return len(history.births) - len(set(history.births))
+def lost_starts(history: History) -> int:
+    """Return how many agents may have run or not, as a keeper was killed at their start."""
+    return sum(call.operation == "spawn" and call.outcome == IN_DOUBT for call in history.calls)
 
 
 def _is_unknown(agent: FinalAgent) -> bool:
@@ -78,7 +78,7 @@ def _births(history: History) -> Iterator[str]:
     listed = Counter(agent.tag for agent in history.agents)
     born = Counter(history.births)
     for tag, count in born.items():
-        if count > 1 + _launches_cut_short(history, tag):
+        if count > 1:
             yield f"agent {tag} was started {count} times"
     for tag, count in listed.items():
         if count > 1:
@@ -96,25 +96,19 @@ def _births(history: History) -> Iterator[str]:
             yield f"agent {tag} is said to have been started, and has not run"
         if call.outcome == REFUSED and listed[tag]:
             yield f"agent {tag} was refused, and is listed"
-        if (
-            call.outcome == REFUSED
-            and born[tag]
-            and not _happened(history, _KEEPER_KILLED, call.began, call.ended)
-        ):
+        if call.outcome == REFUSED and born[tag]:
             yield f"agent {tag} was refused, and has run"
 
 
-def _launches_cut_short(history: History, tag: str) -> int:
-    """Return how often a keeper was killed while it was asked for the agent.
+def _may_have_been_lost_at_start(history: History, agent: FinalAgent) -> bool:
+    """Tell whether a keeper was killed while it was asked for the agent, and its end not seen.
 
-    The process of such a launch is killed before anybody is told, and may have been seen.
+    What it had started is killed then, and said to have failed.
     """
-    return sum(
-        call.began - _NOTICED_SECS <= at <= call.ended
+    return _is_unknown(agent) and any(
+        _happened(history, _KEEPER_KILLED, call.began, call.ended)
         for call in history.calls
-        if call.operation == "spawn" and call.arguments["plan"]["tag"] == tag
-        for at, kind in history.faults
-        if kind in _KEEPER_KILLED
+        if call.operation == "spawn" and call.arguments["plan"]["tag"] == agent.tag
     )
 
 
@@ -206,7 +200,7 @@ def _outputs(history: History) -> Iterator[str]:
         plan = plans.get(agent.tag)
         if plan is None:
             continue
-        whole = not _cut_short(history, agent.tag)
+        whole = not (_cut_short(history, agent.tag) or _may_have_been_lost_at_start(history, agent))
         for stream, output in (("stdout", agent.stdout), ("stderr", agent.stderr)):
             name = f"{stream} of agent {agent.tag}"
             if plan.kind == "writer":
