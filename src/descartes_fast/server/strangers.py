@@ -28,7 +28,8 @@ async def end_strangers(path: Path, grace_secs: float) -> list[UUID]:
             return []
         keeper = await KeeperLink.open(state_dir.runtime, _Deaf(), instance=None, keep=True)
         try:
-            if keeper.instance == await asyncio.to_thread(journal_instance, path):
+            noted = await asyncio.to_thread(journal_instance, path)
+            if noted is not None and keeper.instance == state_dir.instance(noted):
                 return []
             known = await keeper.known_agents()
             await keeper.aclose(grace_secs=grace_secs)
