@@ -18,6 +18,8 @@ All of it needs Linux 5.3; what is lacking elsewhere:
   was killed cannot be taken over, because an id alone does not say whose it is.
 - No PIDFD_GET_INFO (before Linux 6.15): the exit code of an agent that was taken over is
   known only if its new parent has not reaped it when the keeper looks; else it is unknown.
+- No memfds (macOS): of stdin, what an agent's pipe did not take yet goes with a keeper that is
+  killed.
 - No ``splice`` (macOS, some file systems): output passes through the keeper, and what it has
   read and not written when it is killed is lost, at most 64 KiB of each stream.
 - No holes (some file systems): nothing is trimmed, so an agent waits at its limit.
