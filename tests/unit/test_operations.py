@@ -84,6 +84,21 @@ async def test_pause_during_which_the_agent_ends_is_not_claimed(
     assert agent.status is AgentStatus.COMPLETED
 
 
+async def test_pause_of_an_agent_that_ends_before_the_keeper_is_asked_says_so(
+    keeper: FakeKeeper, operations: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = running_agent(Recorder())
+
+    async def committed(_: NoJournal) -> None:
+        agent.ended(ended(agent, exit_code=0))
+
+    monkeypatch.setattr(NoJournal, "committed", committed)
+    with pytest.raises(InvalidState):
+        await run(operations, agent, "pause")
+    assert keeper.calls == []
+    assert not agent.pause_begun
+
+
 async def test_resume_sent_behind_a_pause_takes_effect_after_it(
     keeper: FakeKeeper, operations: Operations
 ) -> None:

@@ -202,6 +202,7 @@ class Operations:
         try:
             with contextlib.suppress(ServerBusy):
                 await self._journal.committed()
+            agent.require_alive("pause")  # the keeper forgets it soon after its end
             await self._keeper.signal(agent.id, signal.SIGSTOP, tree=True)
         except BaseException:
             agent.pause_begun = False
@@ -213,6 +214,7 @@ class Operations:
             if agent.status is AgentStatus.PAUSED and agent.pause_noticed:
                 await self._keeper.write_stdin(agent.id, RESUME_NOTICE, key=key)
                 agent.pause_noticed = False
+                agent.require_alive("resume")
             # Always: an agent can be stopped by itself or by others, and nobody is told.
             await self._keeper.signal(agent.id, signal.SIGCONT, tree=True)
             if agent.status is AgentStatus.PAUSED:  # else it ran, or has ended since
