@@ -275,6 +275,31 @@ def test_batch_reaches_each_agent_once(crashing: Crashing, point: str) -> None:
     assert texts == ["once\nonce\n", "once\n", "once\n"]  # the first one was given twice
 
 
+@AFTER_IT_WAS_DONE
+def test_batch_signal_reaches_each_agent_once(crashing: Crashing, point: str) -> None:
+    seen = [crashing.folder / f"seen {number}" for number in range(3)]
+    agents = [
+        crashing.spawn(
+            f"trap 'echo signal >> \"{file}\"' USR1; trap 'echo last >> \"{file}\"' USR2;"
+            "echo ready; while :; do sleep 0.01; done"
+        )
+        for file in seen
+    ]
+    for agent in agents:
+        crashing.ask(control(agent, "read_stdout", {"wait_secs": 5}))
+    body = crashing.crash(batch_signal(agents, "USR1"), point)
+    for file in seen:
+        wait_for(file.exists)
+    # One that has ended since was reached while it lived.
+    crashing.ask(control(agents[2], "kill"))
+    wait_for(lambda: crashing.ask(control(agents[2], "get_status")).data["ended_at"] is not None)
+    first: Any = deserialize_zmq_message(crashing.answer(body))
+    assert first.success, first
+    assert crashing.ask(batch_signal(agents[:2], "USR2")).success
+    wait_for(lambda: all("last" in file.read_text() for file in seen[:2]))
+    assert [file.read_text() for file in seen] == ["signal\nlast\n"] * 2 + ["signal\n"]
+
+
 @pytest.mark.parametrize(
     ("command", "point"),
     [
@@ -306,6 +331,15 @@ def control(agent_id: UUID, command: str, payload: Any = None) -> ControlCommand
         agent_id=agent_id,
         command_type=ControlCommandType(command),
         payload=payload,
+    )
+
+
+def batch_signal(agents: list[UUID], name: str) -> BatchControlCommand:
+    return BatchControlCommand(
+        request_id=f"signals {time.monotonic_ns()}",
+        agent_ids=agents,
+        command_type=ControlCommandType.SIGNAL,
+        payload={"signal": name},
     )
 
 

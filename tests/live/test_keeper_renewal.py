@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from descartes_fast.server.keeper.protocol import VERSION
 from live.keepers import is_alive
 from live.raw_keeper import RawKeeper, RawServer, raw_keeper, wait_until
 
@@ -47,7 +48,7 @@ def renew(keeper: RawKeeper, server: RawServer, build: str = "new") -> RawServer
     server.send("renew", argv=keeper.command(build))
     server.wait_for_end()
     after = keeper.connect()
-    words = after.ask("hello", version=2, on_disconnect="keep")
+    words = after.ask("hello", version=VERSION, on_disconnect="keep")
     assert (words["build"], words["pid"]) == (build, before), keeper.log
     return after
 

@@ -348,6 +348,48 @@ async def test_batch_gives_each_result_in_the_order_asked(asking: Peer) -> None:
     assert (killed.success, killed.successful) == (True, 5)
 
 
+async def test_batch_signal_reaches_those_that_live_and_says_why_not_of_the_others(
+    asking: Peer,
+) -> None:
+    script = "trap 'echo got; exit 0' USR1; echo ready; while :; do sleep 0.01; done"
+    agents = [await asking.spawn(script) for _ in range(3)]
+    for agent in agents:
+        await asking.data(agent, "read_stdout", {"wait_secs": 5})
+    ended = await asking.spawn("true")
+    await asking.end(ended)
+    asked = [agents[0].id, NOBODY, agents[1].id, ended.id, agents[2].id]
+    response = await batch(asking, asked, "signal", payload={"signal": "USR1"})
+    assert [result.agent_id for result in response.results] == asked
+    assert [result.success for result in response.results] == [True, False, True, False, True]
+    assert (response.success, response.successful, response.failed) == (False, 3, 2)
+    assert response.results[1].error.startswith("not_found: ")
+    assert response.results[3].error.startswith("state: cannot signal: the agent has ended")
+    assert response.results[3].status is AgentStatus.COMPLETED
+    for agent in agents:
+        assert await asking.read_to_end(agent) == "ready\ngot\n"
+
+
+async def test_batch_signal_reaches_more_agents_than_the_keeper_is_asked_for_at_once(
+    asking: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("descartes_fast.server.together._AT_ONCE", 2)
+    agents = [await asking.spawn("exec sleep 60") for _ in range(5)]
+    asked = [NOBODY, *(agent.id for agent in agents)]
+    response = await batch(asking, asked, "signal", payload={"signal": "TERM"})
+    assert [result.success for result in response.results] == [False] + [True] * 5
+    for agent in agents:
+        assert (await asking.end(agent))["signal"] == signal.SIGTERM
+
+
+async def test_batch_get_status_tells_each_status(asking: Peer) -> None:
+    running, paused = [await asking.spawn("exec sleep 60") for _ in range(2)]
+    await asking.data(paused, "pause")
+    response = await batch(asking, [running.id, NOBODY, paused.id], "get_status")
+    statuses = [result.status for result in response.results]
+    assert statuses == [AgentStatus.RUNNING, None, AgentStatus.PAUSED]
+    assert (response.successful, response.failed) == (2, 1)
+
+
 async def test_batch_that_fails_fast_says_what_it_left_out(asking: Peer) -> None:
     agent = await asking.spawn("exec sleep 60")
     unknown = [uuid.uuid4() for _ in range(200)]

@@ -30,13 +30,18 @@ from .backends import LaunchPlan
 from .keeper_messages import Ended, OutputGrew, Started
 from .output import OutputFile
 
-__all__ = ["KEPT_TASK_CHARACTERS", "Agent", "AgentObserver"]
+__all__ = ["KEPT_TASK_CHARACTERS", "Agent", "AgentObserver", "may_end_by"]
 
 SIGNAL_COUNTS_SECS = 10
 """An agent that ends by a signal that long after a client had it sent ended by that request.
 
 Time enough to clean up and die of it; who survived it and is killed by another one later was not.
 """
+
+_NEVER_FATAL = frozenset(
+    {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, getattr(signal, "SIGWINCH", signal.SIGURG)}
+)
+"""By default these are ignored, or wake (``signal(7)``)."""
 
 _NOTE_AGAIN_NS = 10**9
 """The same signal again is noted when the note is that old: many are not as many notes."""
@@ -86,6 +91,7 @@ class Agent:
         stored_config: bytes = b"",
     ) -> None:
         self.id = agent_id
+        self.id_text = str(agent_id)
         self.name = config.name
         self.model_backend = config.model_backend
         self.task = _shortened(config.task)
@@ -295,6 +301,8 @@ class Agent:
 
     def signal_asked(self, number: int) -> None:
         """A client has the signal sent: an end by it that soon follows is not a failure."""
+        if self.has_ended or not may_end_by(number):
+            return
         now_ns = time.time_ns()
         earlier_ns = self.signals_asked_ns.get(number, 0)
         self.signals_asked_ns[number] = now_ns
@@ -369,6 +377,11 @@ _END_UPDATES = {
     AgentStatus.FAILED: StatusUpdateType.ERROR,
     AgentStatus.TERMINATED: StatusUpdateType.TERMINATED,
 }
+
+
+def may_end_by(number: int) -> bool:
+    """Tell whether a process can end by a signal: nothing does by those that are ignored."""
+    return number not in _NEVER_FATAL
 
 
 def _shortened(task: str) -> str:

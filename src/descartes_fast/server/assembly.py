@@ -45,6 +45,7 @@ from .statistics import Counters
 from .status_feed import StatusFeed
 from .status_replies import StatusReplies
 from .tasks import Tasks
+from .together import Together
 
 __all__ = ["COMMANDS", "Parts", "assemble"]
 
@@ -187,6 +188,7 @@ async def assemble(
         registry=registry,
         spawner=spawner,
         operations=operations,
+        together=Together(keeper),
         actions=actions,
         queries=queries,
         health=health,

@@ -64,6 +64,7 @@ from .replay import Replay, ReplySlot
 from .replies import UNFINISHED, Unfinished
 from .spawner import Spawner
 from .statistics import Counters
+from .together import Together
 
 __all__ = ["Dispatcher"]
 
@@ -100,6 +101,7 @@ class Dispatcher:
         registry: Registry,
         spawner: Spawner,
         operations: Operations,
+        together: Together,
         actions: Actions,
         queries: Queries,
         health: Health,
@@ -114,6 +116,7 @@ class Dispatcher:
         self._registry = registry
         self._spawner = spawner
         self._operations = operations
+        self._together = together
         self._actions = actions
         self._queries = queries
         self._health = health
@@ -353,7 +356,14 @@ class Dispatcher:
         self._counters.batches += 1
         if request.command_type is ControlCommandType.CUSTOM_ACTION:
             self._require_accepting()
-        return run_batch(request, self._registry, self._operations, self._request_timeout_secs, key)
+        return run_batch(
+            request,
+            self._registry,
+            self._operations,
+            self._together,
+            self._request_timeout_secs,
+            key,
+        )
 
     async def _query(self, request: OutputQueryRequest, _: str) -> OutputQueryResponse:
         self._counters.queries += 1

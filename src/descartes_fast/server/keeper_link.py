@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
-from ..errors import CommunicationError, ExecutionError, ServerBusy, SpawnFailed
+from ..errors import (
+    AgentError,
+    CommunicationError,
+    ExecutionError,
+    ServerBusy,
+    SpawnFailed,
+    from_wire,
+)
 from .keeper.passing import MAX_DESCRIPTORS, close_all
 from .keeper.protocol import BrokenFrame
 from .keeper.trees import MARKER
@@ -188,6 +195,18 @@ class KeeperLink:
         Raises ``InvalidState`` if the agent has ended, ``InvalidContext`` for no such signal.
         """
         await self._ask("signal", agent=str(agent_id), signal=int(signum), tree=tree, key=key)
+
+    async def signal_many(
+        self, agents: Sequence[str], signum: int, *, key: str = ""
+    ) -> dict[int, AgentError]:
+        """Signal the first processes of agents; return why some were not, by position."""
+        reply = await self._ask(
+            "signal_many", "".join(agents).encode(), signal=int(signum), key=key
+        )
+        return {
+            position: from_wire(f"{code}: {words}", agent_id=agents[position])
+            for position, code, words in reply["refused"]
+        }
 
     async def stop(self, agent_id: UUID, grace_secs: float, *, key: str = "") -> None:
         """Send SIGTERM and SIGCONT to an agent's group, and SIGKILL to all after the grace.

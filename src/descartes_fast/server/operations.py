@@ -277,8 +277,7 @@ class Operations:
             agent.require_alive("signal")
             await self._kill(agent, None, key)
         else:
-            if not agent.has_ended:
-                agent.signal_asked(number)
+            agent.signal_asked(number)
             await self._on_living(
                 agent, "signal", lambda: self._keeper.signal(agent.id, number, key=key), key
             )

@@ -7,13 +7,14 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from itertools import islice
+from operator import attrgetter
 from uuid import UUID
 
 from .._core import AgentStatus
 from ..errors import NotFound, ServerBusy
 from .agent import Agent
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "not_found"]
 
 
 class Registry:
@@ -43,10 +44,11 @@ class Registry:
         self._on_dropped = on_dropped
         self._spawns_known_secs = spawns_known_secs
         self._clock = clock
-        self._agents: dict[UUID, Agent] = {}
+        # By the numbers of their ids: hashing and comparing UUIDs are calls into Python.
+        self._agents: dict[int, Agent] = {}
         self._by_request: dict[str, tuple[Agent, float]] = {}
-        self._alive: dict[UUID, Agent] = {}
-        self._retired: OrderedDict[UUID, float] = OrderedDict()
+        self._alive: dict[int, Agent] = {}
+        self._retired: OrderedDict[int, float] = OrderedDict()
         self._retired_bytes = 0
         self._none_alive = asyncio.Event()
         self._none_alive.set()
@@ -56,7 +58,7 @@ class Registry:
         if self.alive_count >= self._max_agents:
             raise ServerBusy(f"{self._max_agents} agents are the most this server runs")
         self._list(agent)
-        self._alive[agent.id] = agent
+        self._alive[agent.id.int] = agent
         self._none_alive.clear()
 
     def restore(self, agent: Agent) -> None:
@@ -66,25 +68,29 @@ class Registry:
         """
         self._list(agent)
         if not agent.has_ended:
-            self._alive[agent.id] = agent
+            self._alive[agent.id.int] = agent
         self._none_alive.clear()
 
     def discard(self, agent: Agent) -> None:
         """Forget an agent that never ran."""
         self._unlist(agent)
-        self._alive.pop(agent.id, None)
+        self._alive.pop(agent.id.int, None)
         self._forget_retired(agent)
         self._note_if_none_alive()
 
     def get(self, agent_id: UUID) -> Agent:
         """Return an agent. Raises ``NotFound``."""
-        agent = self._agents.get(agent_id)
+        agent = self._agents.get(agent_id.int)
         if agent is None:
-            raise NotFound(f"no agent {agent_id} here, or no longer", agent_id=str(agent_id))
+            raise not_found(agent_id)
         return agent
 
     def find(self, agent_id: UUID) -> Agent | None:
-        return self._agents.get(agent_id)
+        return self._agents.get(agent_id.int)
+
+    def find_all(self, agent_ids: Iterable[UUID]) -> list[Agent | None]:
+        """Return agents in the order of their ids, ``None`` for those that are not listed."""
+        return list(map(self._agents.get, map(_number_of, agent_ids)))
 
     def spawned_by(self, request_key: str) -> Agent | None:
         """Return the agent that this very spawn request started, here or with an earlier server.
@@ -103,15 +109,15 @@ class Registry:
 
     def ended(self, agent: Agent) -> None:
         """Count an agent as ended; it takes no room any more."""
-        self._alive.pop(agent.id, None)
+        self._alive.pop(agent.id.int, None)
 
     def retire(self, agent: Agent, ended_secs_ago: float = 0.0) -> None:
         """Begin the retention of an agent that has ended, all of which is published.
 
         Agents that ended some time ago are to be given in the order of their ends.
         """
-        if agent.id in self._agents:
-            self._retired[agent.id] = self._clock() - ended_secs_ago
+        if agent.id.int in self._agents:
+            self._retired[agent.id.int] = self._clock() - ended_secs_ago
             self._retired_bytes += _output_bytes(agent)
             self._note_if_none_alive()
             self.expire()
@@ -120,11 +126,11 @@ class Registry:
         """Drop the ended agents that are too many, too old, or have too much output."""
         oldest_kept = self._clock() - self._retain_secs
         while self._retired:
-            agent_id, retired_at = next(iter(self._retired.items()))
+            number, retired_at = next(iter(self._retired.items()))
             is_room = self._retired_bytes <= self._retain_bytes or len(self._retired) == 1
             if is_room and len(self._retired) <= self._retain_agents and retired_at >= oldest_kept:
                 return
-            agent = self._agents[agent_id]
+            agent = self._agents[number]
             self._unlist(agent)
             self._forget_retired(agent)
             self._on_dropped(agent)
@@ -154,18 +160,18 @@ class Registry:
         return sum(_output_bytes(agent) for agent in self._agents.values() if agent.has_ended)
 
     def _list(self, agent: Agent) -> None:
-        self._agents[agent.id] = agent
+        self._agents[agent.id.int] = agent
         if agent.request_key:
             self._by_request[agent.request_key] = agent, self._clock()
 
     def _unlist(self, agent: Agent) -> None:
-        self._agents.pop(agent.id, None)
+        self._agents.pop(agent.id.int, None)
         known, _ = self._by_request.get(agent.request_key, (None, 0.0))
         if known is agent:
             del self._by_request[agent.request_key]
 
     def _forget_retired(self, agent: Agent) -> None:
-        if self._retired.pop(agent.id, None) is not None:
+        if self._retired.pop(agent.id.int, None) is not None:
             self._retired_bytes -= _output_bytes(agent)
 
     def _note_if_none_alive(self) -> None:
@@ -173,5 +179,13 @@ class Registry:
             self._none_alive.set()
 
 
+_number_of = attrgetter("int")
+
+
 def _output_bytes(agent: Agent) -> int:
     return agent.stdout.end - agent.stdout.start + agent.stderr.end - agent.stderr.start
+
+
+def not_found(agent_id: UUID) -> NotFound:
+    """Return what is raised for an agent that is not listed."""
+    return NotFound(f"no agent {agent_id} here, or no longer", agent_id=str(agent_id))

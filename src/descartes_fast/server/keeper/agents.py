@@ -213,6 +213,25 @@ class Agents:
         except (OSError, ValueError) as error:
             raise Refusal("invalid", f"signal {signum}: {error}") from None
 
+    def signal_many(self, agent_ids: Iterable[str], signum: int) -> list[tuple[int, str, str]]:
+        """Signal the leaders of agents; return which were not: position, code and words."""
+        refused = []
+        find = self._agents.get
+        for position, agent_id in enumerate(agent_ids):
+            agent = find(agent_id)
+            try:
+                # The short way for nearly all: a thousand of these are one batch.
+                if agent is not None and agent.phase is Phase.RUNNING:
+                    agent.leader.send(signum)
+                    continue
+            except OSError:
+                pass
+            try:
+                self.signal(agent_id, signum, tree=False)
+            except Refusal as refusal:
+                refused.append((position, refusal.code, refusal.words))
+        return refused
+
     def stop(self, agent_id: str, grace_secs: float) -> None:
         """Ask an agent's group to end, and kill all of it after the grace. Raises ``Refusal``."""
         self.endings.stop(self._find_live(agent_id), grace_secs)

@@ -64,7 +64,7 @@ class Child:
         """Call ``exited`` once when it has exited. Raises ``OSError``."""
         self._exits.watch(self.pid, exited)
 
-    def send(self, signum: int, *, group: bool) -> None:
+    def send(self, signum: int, *, group: bool = False) -> None:
         """Signal it, or its group. Raises ``OSError``."""
         if group:
             os.killpg(self.pid, signum)
@@ -122,7 +122,7 @@ class Adopted:
         else:
             self._loop.watch(self.exit_fd, READ, once)
 
-    def send(self, signum: int, *, group: bool) -> None:
+    def send(self, signum: int, *, group: bool = False) -> None:
         """Signal it, or its group. Raises ``OSError``."""
         if self.exit_fd < 0:
             raise ProcessLookupError

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from .agents import Agents
 from .connection import Descriptors
 from .keys import KeyMemory
-from .protocol import Refusal
+from .protocol import ID_CHARACTERS, Refusal
 
 __all__ = ["Answer", "Requests", "figures"]
 
@@ -42,6 +42,7 @@ class Requests:
         self._keyed: dict[str, Callable[[_Header, bytes], Answer]] = {
             "write": self._write,
             "signal": self._signal,
+            "signal_many": self._signal_many,
             "stop": self._stop,
             "kill": self._kill,
         }
@@ -60,7 +61,7 @@ class Requests:
         key = header.get("key", "")
         if not key:
             return self._keyed[name](header, body)
-        key = f"{name} {header['agent']} {key}"
+        key = f"{name} {header.get('agent', '')} {key}"
         reply = self._keys.recall(key)
         if reply is not None:
             return Answer(reply)
@@ -103,6 +104,12 @@ class Requests:
     def _signal(self, header: _Header, _: bytes) -> Answer:
         self._agents.signal(header["agent"], header["signal"], tree=header["tree"])
         return Answer({})
+
+    def _signal_many(self, header: _Header, body: bytes) -> Answer:
+        ids = body.decode("ascii")
+        starts = range(0, len(ids), ID_CHARACTERS)
+        agent_ids = [ids[start : start + ID_CHARACTERS] for start in starts]
+        return Answer({"refused": self._agents.signal_many(agent_ids, header["signal"])})
 
     def _stop(self, header: _Header, _: bytes) -> Answer:
         self._agents.stop(header["agent"], header["grace_secs"])
