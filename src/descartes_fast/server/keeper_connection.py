@@ -17,6 +17,9 @@ __all__ = ["KeeperConnection", "TakeDescriptors"]
 
 _READ_BYTES = 256 * 1024
 _UNSENT_BYTES = 1024 * 1024
+_HELD_BYTES = 4 * 1024
+"""What is asked in one turn of the loop goes in pieces of this size, some twenty small requests: the
+keeper begins with the first of them, and is not woken for each."""
 
 TakeDescriptors = Callable[[dict[str, Any], list[int] | None], None]
 """Given a reply's header and the descriptors that it names; ``None``: they were lost."""
@@ -147,6 +150,9 @@ class _Wire:
         self._on_lost = on_lost
         self._unsent: deque[tuple[bytes, Sequence[int]]] = deque()
         self._unsent_bytes = 0
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._is_holding = False
         self.arrivals = Arrivals()
         self._may_write = asyncio.Event()
         self._may_write.set()
@@ -155,12 +161,38 @@ class _Wire:
         self._loop.add_reader(connection.fileno(), self._read)
 
     def write(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Send now what the socket takes, and the rest when it can.
+        """Send what the socket takes, and the rest when it can.
 
+        The first of one turn of the loop goes at once, what follows in that turn with its others.
         The descriptors go with the first byte; they must stay open until they are sent.
         """
         if self._closed:
             return
+        if self._is_holding and not descriptors:
+            self._held.append(data)
+            self._held_bytes += len(data)
+            if self._held_bytes >= _HELD_BYTES:
+                self._release()
+            return
+        self._release()
+        self._queue(data, descriptors)
+        if not self._is_holding:
+            self._is_holding = True
+            self._loop.call_soon(self._end_holding)
+
+    def _end_holding(self) -> None:
+        self._is_holding = False
+        if not self._closed:
+            self._release()
+
+    def _release(self) -> None:
+        if self._held:
+            data = b"".join(self._held)
+            self._held.clear()
+            self._held_bytes = 0
+            self._queue(data, ())
+
+    def _queue(self, data: bytes, descriptors: Sequence[int]) -> None:
         self._unsent.append((data, descriptors))
         self._unsent_bytes += len(data)
         if len(self._unsent) == 1:
