@@ -18,8 +18,8 @@ __all__ = ["KeeperConnection", "TakeDescriptors"]
 _READ_BYTES = 256 * 1024
 _UNSENT_BYTES = 1024 * 1024
 _HELD_BYTES = 4 * 1024
-"""What is asked in one turn of the loop goes in pieces of this size, some twenty small requests: the
-keeper begins with the first of them, and is not woken for each."""
+"""What is asked in one turn of the loop goes in pieces of this size, some twenty small requests:
+the keeper begins with the first of them, and is not woken for each."""
 
 TakeDescriptors = Callable[[dict[str, Any], list[int] | None], None]
 """Given a reply's header and the descriptors that it names; ``None``: they were lost."""

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..config import ZmqServerConfig
+from .keeper.system import open_descriptors
 from .pipe_ends import DESCRIPTORS_PER_AGENT
 
 __all__ = ["Reserves"]
 
-_KEEP_SECS = 0.2  # listing 1,000 descriptors takes 0.3 ms: not for each of 2,000 spawns a second
+_KEEP_SECS = 0.2  # statvfs and counting take their time: not for each of 2,000 spawns a second
 
 
 class Reserves:
@@ -71,7 +72,7 @@ class Reserves:
         if limit == resource.RLIM_INFINITY:
             return None
         try:
-            used = len(os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"))
+            used = open_descriptors()
         except OSError as error:  # EMFILE: none left to look with
             return f"file descriptors cannot be counted: {error.strerror}"
         self._spare_descriptors = limit - used - self._config.fd_reserve

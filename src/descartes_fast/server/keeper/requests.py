@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ from .agents import Agents
 from .connection import Descriptors
 from .keys import KeyMemory
 from .protocol import ID_CHARACTERS, Refusal
+from .system import open_descriptors
 
 __all__ = ["Answer", "Requests", "figures"]
 
@@ -148,9 +148,7 @@ def figures(agents: Agents) -> dict[str, Any]:
 
 
 def _open_fds() -> int:
-    for directory in ("/proc/self/fd", "/dev/fd"):
-        try:
-            return len(os.listdir(directory)) - 1
-        except OSError:
-            continue
-    return -1
+    try:
+        return open_descriptors()
+    except OSError:
+        return -1
