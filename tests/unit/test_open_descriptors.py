@@ -1,4 +1,4 @@
-"""How many descriptors a process has open: the same whether the kernel says it or they are listed."""
+"""How many descriptors a process has open: the same number by either way."""
 
 from __future__ import annotations
 
