@@ -85,7 +85,7 @@ class LogFollower(Subscription[LogStreamMessage]):
         agent_id: UUID | None,
         from_offset: int | None,
     ) -> None:
-        super().__init__(limit=QUEUE_LIMIT)
+        super().__init__(limit=QUEUE_LIMIT, on_taken=self._account)
         self._requests = requests
         self._agent_id = agent_id
         self._from_offset = from_offset
@@ -204,7 +204,8 @@ class LogFollower(Subscription[LogStreamMessage]):
             cursor.due = math.inf
             self._finish(cursor.agent_id)
 
-    def _taken(self, entry: LogStreamMessage | Exception) -> None:
+    def _account(self, entry: LogStreamMessage | Exception) -> None:
+        """An entry was taken; what waits for room goes on."""
         if isinstance(entry, LogStreamMessage):
             was_full = (
                 len(self._entries) + 1 >= self._limit or self._queued_bytes >= QUEUE_LIMIT_BYTES

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Self, TypeVar
+
+from ._core.stream import Stream
 
 __all__ = ["Subscription"]
 
 T = TypeVar("T")
 
 
-class Subscription(Generic[T]):
+class Subscription(Stream[T]):
     """A bounded stream of messages from a server.
 
     Iterate over it with ``async for``; leave it with ``aclose()`` or ``async with``. An
@@ -21,23 +23,18 @@ class Subscription(Generic[T]):
     took them in time, or on the way where that can be seen.
     """
 
-    def __init__(self, *, limit: int) -> None:
+    def __init__(
+        self, *, limit: int, on_taken: Callable[[T | Exception], None] | None = None
+    ) -> None:
+        super().__init__(on_taken)
         self.dropped = 0
         self._limit = limit
-        self._entries: deque[T | Exception] = deque()
-        self._ended = False
         self._troubled = False
-        self._untaken: Exception | None = None
-        """The trouble that is among the entries, told and not taken yet."""
         self._waiters: set[asyncio.Future[None]] = set()
         self._task: asyncio.Task[None] | None = None
         """What a subclass does in the background; ended and joined by ``aclose``."""
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> T:
-        """Return the next message. Raises ``StopAsyncIteration`` at the end, and when closed."""
+    async def _wait(self) -> T:
         while not self._entries:
             if self._ended:
                 raise StopAsyncIteration
@@ -47,13 +44,7 @@ class Subscription(Generic[T]):
                 await waiter
             finally:
                 self._waiters.discard(waiter)
-        entry = self._entries.popleft()
-        self._taken(entry)
-        if isinstance(entry, Exception):
-            if entry is self._untaken:
-                self._untaken = None
-            raise entry
-        return entry
+        return self._take()
 
     async def __aenter__(self) -> Self:
         return self
@@ -94,6 +85,16 @@ class Subscription(Generic[T]):
         if self._waiters:
             self._wake()
 
+    def _put_all(self, entries: Sequence[T]) -> None:
+        """Append messages, as ``_put`` does one by one; who waits is woken once."""
+        if len(self._entries) + len(entries) > self._limit:
+            for entry in entries:
+                self._put(entry)
+        elif not self._ended:
+            self._entries.extend(entries)
+            if self._waiters:
+                self._wake()
+
     def _push_out(self) -> None:
         for position, entry in enumerate(self._entries):
             if not isinstance(entry, Exception):
@@ -125,6 +126,3 @@ class Subscription(Generic[T]):
     def _overflow(self, entry: T) -> None:
         """A message was pushed out; for subclasses that can do something about it."""
         self.dropped += 1
-
-    def _taken(self, entry: T | Exception) -> None:
-        """An entry was taken; for subclasses that wait for room."""
