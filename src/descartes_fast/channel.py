@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import struct
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import zmq
 
@@ -22,6 +22,8 @@ from .errors import UsageError
 from .plain_frames import PlainFrames
 
 __all__ = ["Channel", "Monitor", "MonitorEvent"]
+
+M = TypeVar("M")
 
 SAFETY_INTERVAL_SECS = 1.0
 
@@ -171,34 +173,37 @@ class Channel:
         A message that comes alone, as the answer to a lone request does, is given on before
         libzmq is asked for the next, which costs system calls.
         """
+        self._draining = True
         try:
-            messages = self._frames.receive(self._expected)
-        except zmq.ZMQError:
-            self.close()
-            return
-        self.received_count += len(messages)
-        if messages and self._on_message is not None:
-            self._draining = True
-            try:
-                self._deliver(messages, self._on_message)
-            finally:
-                self._draining = False
-        if self._blocked or len(messages) > 1:
+            count = self._take(self._expected)
+        finally:
+            self._draining = False
+        if self._blocked or count > 1:
             self._look_soon()
-        elif messages:
+        elif count:
             if self._events() & _POLLIN:
                 self._look_soon()
             else:
                 self._expected = 1
 
-    def _deliver(
-        self, messages: list[list[bytes]], on_message: Callable[[list[bytes]], None]
-    ) -> None:
+    def _take(self, limit: int) -> int:
+        """Receive at most ``limit`` messages and give them on; return how many there were."""
+        try:
+            messages = self._frames.receive(limit)
+        except zmq.ZMQError:
+            self.close()
+            return 0
+        self.received_count += len(messages)
+        if messages and self._on_message is not None:
+            self._deliver(messages, self._on_message)
+        return len(messages)
+
+    def _deliver(self, messages: Sequence[M], on_message: Callable[[M], None]) -> None:
         self.delivering = True
         try:
-            for frames in messages:
+            for message in messages:
                 try:
-                    on_message(frames)
+                    on_message(message)
                 except Exception as error:
                     self._report(error)
                 if self.closed:

@@ -25,7 +25,7 @@ from ._core import (
     to_builtins,
 )
 from .calls import Call, PendingCalls
-from .channel import MonitorEvent
+from .channel import Channel, MonitorEvent
 from .config import ZmqRunnerConfig
 from .errors import (
     AgentError,
@@ -192,9 +192,10 @@ class Connection:
             zmq.DEALER,
             self.config.endpoint,
             self.config,
-            on_message=self._receive,
+            open_channel=lambda socket: Channel(
+                socket, self._receive, on_writable=self._send_unsent
+            ),
             on_event=self._connection_event,
-            on_writable=self._send_unsent,
             # Without a peer queue nothing: libzmq would keep messages over a disconnect and
             # send on its own what we have failed, or are about to repeat.
             options={zmq.IMMEDIATE: 1},

@@ -6,7 +6,7 @@ Nothing can be filled in there: gaps are counted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from ._core import LogStreamMessage, LogStreamType
@@ -49,15 +49,17 @@ class CountedLogs(Subscription[LogStreamMessage]):
                 self._watch_for_end(self._agent_id), name="descartes-counted-logs"
             )
 
-    def published(self, message: Publication) -> None:
-        """Take a message from the feed."""
-        if self._ended or not isinstance(message, LogStreamMessage):
+    def published(self, messages: Sequence[Publication]) -> None:
+        """Take messages from the feed."""
+        if self._ended:
             return
-        key = (message.agent_id, message.stream_type)
-        self.dropped += max(0, message.sequence - self._next.get(key, message.sequence))
-        self._next[key] = message.sequence + 1
-        self._received += 1
-        self._put(message)
+        for message in messages:
+            if isinstance(message, LogStreamMessage):
+                key = (message.agent_id, message.stream_type)
+                self.dropped += max(0, message.sequence - self._next.get(key, message.sequence))
+                self._next[key] = message.sequence + 1
+                self._received += 1
+                self._put(message)
 
     def rejoined(self) -> None:
         """What was missed shows in the sequence."""

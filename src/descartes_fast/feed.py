@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import zmq
@@ -16,10 +16,9 @@ from .config import ZmqRunnerConfig
 from .errors import CommunicationError, DescartesError, ProtocolError, UsageError
 from .link import Link
 from .profile import ServerProfile
+from .publications import Publication, PublicationChannel
 
 __all__ = ["Feed", "Listener", "Publication"]
-
-Publication = LogStreamMessage | StatusUpdate
 
 STATUS_PREFIX = b"status/"
 _SYNC_PREFIX = b"sync/"
@@ -37,8 +36,8 @@ _LISTENING_LIMIT = 10_000
 class Listener(Protocol):
     """What a feed tells those who listen."""
 
-    def published(self, message: Publication) -> None:
-        """A message on one of the listener's topics."""
+    def published(self, messages: Sequence[Publication]) -> None:
+        """Messages on the listener's topics, in order; who has just left may get some more."""
 
     def rejoined(self) -> None:
         """The feed works again: what was published in between is lost."""
@@ -75,6 +74,8 @@ class Feed:
         self._listeners: dict[bytes, list[Listener]] = {}
         self._listening: dict[bytes, tuple[Listener, ...]] = {}
         """Who listens to a topic as it is published, worked out once."""
+        self._audiences: dict[tuple[Listener, ...], tuple[Listener, ...]] = {}
+        """The same tuple for the same listeners, so that their messages come in long runs."""
         self._syncs: dict[bytes, asyncio.Future[None]] = {}
         self._check: asyncio.Task[None] | None = None
         self._closed = False
@@ -86,7 +87,7 @@ class Feed:
 
     def listen(self, topics: Iterable[bytes], listener: Listener) -> None:
         """Tell ``listener`` what is published under these topics, once the feed is open."""
-        self._listening.clear()
+        self._forget_audiences()
         for topic in topics:
             known = self._listeners.setdefault(topic, [])
             if not known:
@@ -95,7 +96,7 @@ class Feed:
 
     def leave(self, topics: Iterable[bytes], listener: Listener) -> None:
         """Take back a ``listen``."""
-        self._listening.clear()
+        self._forget_audiences()
         for topic in topics:
             known = self._listeners.get(topic, [])
             if listener in known:
@@ -121,7 +122,9 @@ class Feed:
                 zmq.SUB,
                 self._server.subscribe_at(),
                 self._config,
-                on_message=self._receive,
+                open_channel=lambda socket: PublicationChannel(
+                    socket, self._listening, self._receive
+                ),
                 on_event=self._connection_event,
                 options={zmq.RCVHWM: self._high_water_mark},
             )
@@ -257,8 +260,16 @@ class Feed:
             found.update((id(listener), listener) for listener in known)
         return list(found.values())
 
-    def _receive(self, frames: list[bytes]) -> None:
-        topic, separator, body = frames[0].partition(b"\0")
+    def _receive(self, run: tuple[tuple[Listener, ...] | None, list[Publication] | bytes]) -> None:
+        listeners, content = run
+        if isinstance(content, bytes):
+            self._receive_frame(content)
+        elif listeners and not self._foreign:
+            for listener in listeners:
+                listener.published(content)
+
+    def _receive_frame(self, frame: bytes) -> None:
+        topic, separator, body = frame.partition(b"\0")
         listeners = self._listening.get(topic)
         if listeners is None:
             if not separator:
@@ -292,9 +303,14 @@ class Feed:
             for listener in self._listeners.get(key, ())
         )
         if len(self._listening) >= _LISTENING_LIMIT:
-            self._listening.clear()
+            self._forget_audiences()
+        found = self._audiences.setdefault(found, found)
         self._listening[topic] = found
         return found
+
+    def _forget_audiences(self) -> None:
+        self._listening.clear()
+        self._audiences.clear()
 
     def _publish(self, listeners: tuple[Listener, ...], body: bytes) -> None:
         try:
@@ -306,4 +322,4 @@ class Feed:
             self.broken_messages += 1
             return
         for listener in listeners:
-            listener.published(message)
+            listener.published([message])

@@ -25,9 +25,9 @@ _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 class Link:
     """A socket of one ``kind`` that connects to ``endpoint``, on the running event loop.
 
-    ``on_event`` is told what its monitor sees, ``options`` are set beside those of every
-    client. Raises ``UsageError`` for an endpoint that is none and ``CommunicationError`` if
-    the system does not give what a socket needs.
+    ``open_channel`` makes its channel, ``on_event`` is told what its monitor sees, ``options``
+    are set beside those of every client. Raises ``UsageError`` for an endpoint that is none and
+    ``CommunicationError`` if the system does not give what a socket needs.
     """
 
     def __init__(
@@ -37,9 +37,8 @@ class Link:
         endpoint: str,
         config: ZmqRunnerConfig,
         *,
-        on_message: Callable[[list[bytes]], None],
+        open_channel: Callable[[zmq.Socket[bytes]], Channel],
         on_event: Callable[[MonitorEvent], None],
-        on_writable: Callable[[], None] | None = None,
         options: Mapping[int, int],
     ) -> None:
         _check_descriptors(endpoint)
@@ -50,7 +49,7 @@ class Link:
                 set_client_options(self.socket, endpoint, config)
                 for option, value in options.items():
                     self.socket.set(option, value)
-                self.channel = Channel(self.socket, on_message, on_writable=on_writable)
+                self.channel = open_channel(self.socket)
                 opened.callback(self.channel.close)
                 self._monitor = Monitor(self.socket, on_event)
                 opened.callback(self._monitor.close)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from ._core import LogStreamMessage, LogStreamType, StatusUpdate, replace
@@ -120,14 +120,15 @@ class LogFollower(Subscription[LogStreamMessage]):
 
     # What the feeds tell
 
-    def published(self, message: Publication) -> None:
+    def published(self, messages: Sequence[Publication]) -> None:
         """Take what a feed brings: output, or how much of it there is."""
-        if self._ended:
-            return
-        if isinstance(message, LogStreamMessage):
-            self._output(message)
-        else:
-            self._update(message)
+        for message in messages:
+            if self._ended:
+                return
+            if isinstance(message, LogStreamMessage):
+                self._output(message)
+            else:
+                self._update(message)
 
     def rejoined(self) -> None:
         """Publications may have been missed."""

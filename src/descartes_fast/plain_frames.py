@@ -5,11 +5,16 @@ The same interface as ``_core/frames.pyx``, which says why there are two.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import zmq
 
+from ._core import LogStreamMessage, StatusUpdate
+from ._core.publications import Sorter
+
 __all__ = ["PlainFrames"]
+
+R = TypeVar("R")
 
 # As plain ints: each conversion of pyzmq's enums costs more than the call it is for.
 _NOBLOCK = int(zmq.NOBLOCK)
@@ -35,16 +40,21 @@ class PlainFrames:
         """Return at most ``limit`` messages, each a list of frames; fewer: there are no more."""
         self._check_open()
         messages: list[list[bytes]] = []
-        receive, get = self._socket.recv, self._socket.get
-        try:
-            while len(messages) < limit:
-                frames = [receive(_NOBLOCK)]
-                while get(_RCVMORE):
-                    frames.append(receive(_NOBLOCK))
-                messages.append(frames)
-        except zmq.Again:
-            pass
+        while len(messages) < limit and (frames := self._receive_one()) is not None:
+            messages.append(frames)
         return messages
+
+    def receive_published(
+        self, limit: int, routes: dict[bytes, R]
+    ) -> tuple[int, list[tuple[R | None, list[LogStreamMessage | StatusUpdate] | bytes]]]:
+        """Return how many messages there were, at most ``limit``, and the ``runs`` they make."""
+        self._check_open()
+        sorter = Sorter(routes)
+        count = 0
+        while count < limit and not sorter.full and (frames := self._receive_one()) is not None:
+            sorter.add(frames[0])
+            count += 1
+        return count, sorter.runs
 
     def send(self, frames: tuple[bytes, ...]) -> int:
         """Send one message without waiting; return how many of its frames libzmq has taken."""
@@ -61,6 +71,15 @@ class PlainFrames:
         last = len(frames) - 1
         for position, frame in enumerate(frames):
             self._send_one(frame, more=position < last)
+
+    def _receive_one(self) -> list[bytes] | None:
+        try:
+            frames = [self._socket.recv(_NOBLOCK)]
+            while self._socket.get(_RCVMORE):
+                frames.append(self._socket.recv(_NOBLOCK))
+        except zmq.Again:
+            return None
+        return frames
 
     def _send_one(self, frame: bytes, *, more: bool) -> bool:
         try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
 from ._core import AgentInfo, AgentStatus, StatusUpdate, StatusUpdateType
+from ._core.told import Told, seq_of
 from .errors import DescartesError, NotFound
 from .feed import STATUS_PREFIX, Feed, Publication
 from .requests import AgentDetails, Requests
@@ -46,9 +47,7 @@ class StatusSubscription(Subscription[StatusUpdate]):
         self._agent_id = agent_id
         self._topic = STATUS_PREFIX + (str(agent_id).encode() if agent_id else b"")
         self._buffer: list[StatusUpdate] | None = None
-        self._last_seq: dict[UUID, int] = {}
-        self._active: set[UUID] = set()
-        """The agents that have not ended, as far as has been told."""
+        self._told = Told()
         self._stale = asyncio.Event()
 
     async def start(self) -> None:
@@ -62,14 +61,14 @@ class StatusSubscription(Subscription[StatusUpdate]):
         if not self._ended:
             self._task = asyncio.create_task(self._keep_fresh(), name="descartes-status")
 
-    def published(self, message: Publication) -> None:
-        """Take an update from the feed: now, or behind the snapshot being taken."""
-        if self._ended or not isinstance(message, StatusUpdate):
+    def published(self, messages: Sequence[Publication]) -> None:
+        """Take updates from the feed: now, or behind the snapshot being taken."""
+        if self._ended:
             return
         if self._buffer is None:
-            self._deliver(message)
+            self._deliver(messages)
             return
-        self._buffer.append(message)
+        self._buffer.extend(update for update in messages if isinstance(update, StatusUpdate))
         if len(self._buffer) > self._limit:
             self.dropped += len(self._buffer)
             self._buffer.clear()
@@ -137,58 +136,40 @@ class StatusSubscription(Subscription[StatusUpdate]):
                 infos = await self._requests.list(None, None)
                 await self._feed.synced()
                 known = {info.id for info in infos}
-                changed = {update.agent_id for update in buffer if _seq(update)} & known
-                ended = {info.id for info in infos if info.status.is_terminal} & self._active
+                changed = {update.agent_id for update in buffer if seq_of(update)} & known
+                ended = {info.id for info in infos if info.status.is_terminal}
+                ended &= self._told.active()
                 found = await _look_up(self._requests, changed | ended)
         finally:
             self._buffer = None
         exact = {details.agent_id: details for details in found}
-        self._last_seq = {agent_id: details.seq for agent_id, details in exact.items()}
+        self._told.begin({agent_id: details.seq for agent_id, details in exact.items()})
         for details in found:
             self._enter(_from_details(details))
         for info in infos:
             if info.id not in exact:
                 self._enter(_from_info(info))
-        for agent_id in self._active - known - {update.agent_id for update in buffer}:
+        for agent_id in self._told.active() - known - {update.agent_id for update in buffer}:
             self._enter(_gone(agent_id))
-        for update in buffer:
-            self._deliver(update)
+        self._deliver(buffer)
 
     def _enter(self, update: StatusUpdate) -> None:
         """Add an entry of a snapshot: past the limit, for it replaces what was lost."""
         self._entries.append(update)
         self._wake()
-        self._told(update)
-
-    def _deliver(self, update: StatusUpdate) -> None:
-        if self._last_seq and not self._is_news(update):
-            return
-        self._put(update)
-        self._told(update)
-
-    def _is_news(self, update: StatusUpdate) -> bool:
-        """Whether an update is not in the snapshot already; what follows one that is, is too."""
-        known = self._last_seq.get(update.agent_id)
-        if known is None:
-            return True
-        seq = _seq(update)
-        if seq is None:
-            return True
-        if seq <= known:
-            return False
-        del self._last_seq[update.agent_id]
-        return True
-
-    def _told(self, update: StatusUpdate) -> None:
-        status = update.status
-        if status is None:
-            return
-        if status is AgentStatus.RUNNING or not status.is_terminal:
-            self._active.add(update.agent_id)
-            return
-        self._active.discard(update.agent_id)
-        if self._agent_id is not None:
+        self._told.tell(update)
+        if self._agent_id is not None and _is_last(update):
             self._end()
+
+    def _deliver(self, messages: Sequence[Publication]) -> None:
+        news = self._told.news(messages)
+        if self._agent_id is None:
+            self._put_all(news)
+            return
+        for update in news:
+            self._put(update)
+            if _is_last(update):
+                self._end()
 
 
 class PolledStatus(Subscription[StatusUpdate]):
@@ -252,10 +233,9 @@ async def _look_up(requests: Requests, agent_ids: Iterable[UUID]) -> list[AgentD
     return found
 
 
-def _seq(update: StatusUpdate) -> int | None:
-    """Return the number of the change of state that an update tells, if it tells one."""
-    seq = update.data.get("seq") if isinstance(update.data, dict) else None
-    return seq if isinstance(seq, int) and not isinstance(seq, bool) else None
+def _is_last(update: StatusUpdate) -> bool:
+    """Whether an update says how its agent ended."""
+    return update.status is not None and update.status.is_terminal
 
 
 def _from_info(info: AgentInfo) -> StatusUpdate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from ._core import AgentInfo, StatusUpdate
@@ -29,10 +29,11 @@ class _EndListener:
         self.news = asyncio.Event()
         self.telling = Telling([feed] if feed is not None else [], self.news.set)
 
-    def published(self, message: Publication) -> None:
-        status = message.status if isinstance(message, StatusUpdate) else None
-        if status is not None and status.is_terminal:
-            self.news.set()
+    def published(self, messages: Sequence[Publication]) -> None:
+        for message in messages:
+            status = message.status if isinstance(message, StatusUpdate) else None
+            if status is not None and status.is_terminal:
+                self.news.set()
 
     def rejoined(self) -> None:
         self.telling.ask()

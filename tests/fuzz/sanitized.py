@@ -47,13 +47,10 @@ def main(arguments: list[str]) -> int:
 
 
 def unit_tests() -> list[Path]:
-    """Return the unit tests of what else is in the core: its classes, and two ways around them."""
+    """Return the unit tests of what else is in the core: its classes, and what uses them."""
     unit = ROOT / "tests" / "unit"
-    return [
-        *sorted(unit.glob("test_messages*.py")),
-        unit / "test_frames.py",
-        unit / "test_quick_status.py",
-    ]
+    names = ("frames", "quick_status", "subscription", "told")
+    return [*sorted(unit.glob("test_messages*.py")), *(unit / f"test_{name}.py" for name in names)]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,14 @@ from typing import Any
 import pytest
 import zmq
 
+from descartes_fast import (
+    HealthCheckRequest,
+    LogStreamMessage,
+    LogStreamType,
+    StatusUpdate,
+    StatusUpdateType,
+    serialize_zmq_message,
+)
 from descartes_fast._core.frames import LIBZMQ_FOUND, Frames
 from descartes_fast.plain_frames import PlainFrames
 
@@ -52,6 +61,93 @@ def test_receive_takes_no_more_than_asked_for(kind: Any, sockets: Pair) -> None:
     assert here.receive(9) == [[b"2"], [b"3"], [b"4"]]
 
 
+AGENT = uuid.uuid4()
+UPDATE = StatusUpdate(agent_id=AGENT, update_type=StatusUpdateType.STATUS_CHANGED, data={"seq": 1})
+LOG = LogStreamMessage(
+    agent_id=AGENT, stream_type=LogStreamType.STDOUT, data=b"\0output\xff", sequence=7
+)
+UPDATE_BYTES, LOG_BYTES = serialize_zmq_message(UPDATE), serialize_zmq_message(LOG)
+REQUEST_BYTES = serialize_zmq_message(HealthCheckRequest(request_id="1"))
+
+
+def test_publications_come_in_runs_of_one_route_and_in_order(kind: Any, sockets: Pair) -> None:
+    here, there = (kind(socket) for socket in sockets)
+    one, other = ("one",), ("other",)
+    routes = {b"a": one, b"b": one, b"c": other, b"unwanted": (), b"": other}
+    frames = [
+        b"a\0" + UPDATE_BYTES,
+        b"b\0" + LOG_BYTES,
+        b"unwanted\0" + UPDATE_BYTES,
+        b"a\0" + UPDATE_BYTES,
+        b"c\0" + UPDATE_BYTES,
+        b"\0" + UPDATE_BYTES,
+        b"a\0" + LOG_BYTES,
+        b"unwanted\0broken",
+    ]
+    for frame in frames:
+        there.send((frame, b"not looked at"))
+    assert here.receive_published(100, routes) == (
+        8,
+        [(one, [UPDATE, LOG, UPDATE]), (other, [UPDATE, UPDATE]), (one, [LOG])],
+    )
+    assert here.receive_published(100, routes) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param(b"sync/1\0server", id="echo"),
+        pytest.param(b"new\0" + UPDATE_BYTES, id="unknown topic"),
+        pytest.param(b"a", id="topic alone"),
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\0", id="no topic"),
+        pytest.param(b"a\0", id="no message"),
+        pytest.param(b"a\0" + UPDATE_BYTES[:-1], id="cut"),
+        pytest.param(b"a\0" + UPDATE_BYTES + b"\0", id="too long"),
+        pytest.param(b"a\0" + REQUEST_BYTES, id="a request"),
+        pytest.param(b"a\0\xc1", id="no MessagePack"),
+    ],
+)
+def test_publication_that_is_not_plain_is_given_on_as_it_is_in_its_place(
+    kind: Any, sockets: Pair, frame: bytes
+) -> None:
+    here, there = (kind(socket) for socket in sockets)
+    routes = {b"a": ("one",)}
+    for sent in (b"a\0" + UPDATE_BYTES, frame, b"a\0" + LOG_BYTES):
+        there.send((sent,))
+    assert here.receive_published(100, routes) == (
+        3,
+        [(("one",), [UPDATE]), (None, frame), (("one",), [LOG])],
+    )
+
+
+def test_publications_are_no_more_than_asked_for_and_fewer_if_large(
+    kind: Any, sockets: Pair
+) -> None:
+    here, there = (kind(socket) for socket in sockets)
+    routes: dict[bytes, tuple[str, ...]] = {b"a": ()}
+    for _ in range(5):
+        there.send((b"a\0",))
+    assert [here.receive_published(limit, routes)[0] for limit in (0, 2, 9)] == [0, 2, 3]
+    for _ in range(5):
+        there.send((b"a\0" + b"x" * 500_000,))
+    assert [here.receive_published(9, routes)[0] for _ in range(3)] == [3, 2, 0]
+
+
+def test_publication_does_not_live_in_what_was_received(kind: Any, sockets: Pair) -> None:
+    here, there = (kind(socket) for socket in sockets)
+    route = ("one",)
+    data = {"text": "x" * 1000}
+    long = StatusUpdate(agent_id=AGENT, update_type=StatusUpdateType.ERROR, data=data)
+    there.send((b"a\0" + serialize_zmq_message(long),))
+    _, [(_, [received])] = here.receive_published(1, {b"a": route})
+    for number in range(100):
+        there.send((b"a\0" + b"%d" % number * 300,))
+        here.receive(1)
+    assert isinstance(received, StatusUpdate)
+    assert received.data == data
+
+
 def test_events_say_what_is_possible(kind: Any, sockets: Pair) -> None:
     here, there = (kind(socket) for socket in sockets)
     assert here.events() == zmq.POLLOUT
@@ -84,7 +180,12 @@ def test_closed_socket_raises(kind: Any) -> None:
         socket = context.socket(zmq.PAIR)
         frames = kind(socket)
         socket.close()
-        for use in (frames.events, lambda: frames.receive(1), lambda: frames.send((b"x",))):
+        for use in (
+            frames.events,
+            lambda: frames.receive(1),
+            lambda: frames.receive_published(1, {}),
+            lambda: frames.send((b"x",)),
+        ):
             with pytest.raises(zmq.ZMQError) as failure:
                 use()
             assert failure.value.errno == zmq.ENOTSOCK

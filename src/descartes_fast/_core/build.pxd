@@ -15,5 +15,6 @@ cdef object build_time(const Time* time)
 cdef object build_time_ns(const Time* time)
 cdef object build_value(Cursor* cur)
 cdef PyObject* build_map(Cursor* cur, bint values) noexcept
+cdef object uuid_number(object uuid)
 cdef bint uuid_bytes(object uuid, uint8_t* out) noexcept
 cdef bint is_uuid(object value) noexcept

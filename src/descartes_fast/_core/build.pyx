@@ -181,6 +181,13 @@ cdef bint is_uuid(object value) noexcept:
     return isinstance(value, UUID_TYPE)
 
 
+cdef object uuid_number(object uuid):
+    """Return the ``int`` of a ``uuid.UUID`` that we made."""
+    if not UUID_INT:
+        return uuid.int
+    return <object>(<PyObject**>(<char*><PyObject*>uuid + UUID_INT))[0]
+
+
 cdef bint uuid_bytes(object uuid, uint8_t* out) noexcept:
     """Write the 16 bytes of a ``uuid.UUID``; False for one that has no number, or a wrong one.
 

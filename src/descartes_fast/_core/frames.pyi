@@ -1,12 +1,19 @@
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import zmq
 
+from .messages import LogStreamMessage, StatusUpdate
+
 LIBZMQ_FOUND: Final[bool]
+
+R = TypeVar("R")
 
 class Frames:
     def __init__(self, socket: zmq.Socket[Any]) -> None: ...
     def events(self) -> int: ...
     def receive(self, limit: int) -> list[list[bytes]]: ...
+    def receive_published(
+        self, limit: int, routes: dict[bytes, R]
+    ) -> tuple[int, list[tuple[R | None, list[LogStreamMessage | StatusUpdate] | bytes]]]: ...
     def send(self, frames: tuple[bytes, ...]) -> int: ...
     def send_rest(self, frames: tuple[bytes, ...]) -> None: ...

@@ -8,12 +8,14 @@ second libzmq is never linked. Where they cannot be found (Windows, a pyzmq buil
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR
-from libc.stdint cimport uintptr_t
+from libc.stdint cimport uint8_t, uintptr_t
 
 import errno
 
 import zmq
 import zmq.backend
+
+from .publications cimport Sorter
 
 cdef enum:
     # Of zmq.h.
@@ -118,6 +120,27 @@ cdef class Frames:
             messages.append(frames)
         return messages
 
+    def receive_published(self, Py_ssize_t limit, dict routes):
+        """Return how many messages there were, at most ``limit``, and the ``runs`` they make.
+
+        What a run is says ``publications.pyx``, and when there are ``full`` of them. Frames behind
+        a message's first are not looked at.
+        """
+        cdef Sorter sorter = Sorter(routes)
+        cdef Py_ssize_t count = 0
+        cdef Message part
+        check_open(self)
+        msg_init(&part)
+        try:
+            while count < limit and not sorter.full and receive_part(self._handle, &part):
+                sorter.take(<const uint8_t*>msg_data(&part), msg_size(&part))
+                while msg_more(&part):
+                    receive_part(self._handle, &part)
+                count += 1
+        finally:
+            msg_close(&part)
+        return count, sorter.runs
+
     def send(self, tuple frames):
         """Send one message without waiting; return how many of its frames libzmq has taken.
 
@@ -164,20 +187,25 @@ cdef list receive_one(void* handle):
     cdef list frames = []
     msg_init(&part)
     try:
-        while True:
-            if msg_recv(&part, handle, NOBLOCK) < 0:
-                if last_errno() == EINTR:
-                    continue
-                if last_errno() == EAGAIN:
-                    return None
-                raise zmq.ZMQError(last_errno())
+        while receive_part(handle, &part):
             frames.append(
                 PyBytes_FromStringAndSize(<const char*>msg_data(&part), msg_size(&part))
             )
             if not msg_more(&part):
                 return frames
+        return None
     finally:
         msg_close(&part)
+
+
+cdef bint receive_part(void* handle, Message* part) except -1:
+    """Receive one frame; what ``part`` had is let go. Returns whether there was one."""
+    while msg_recv(part, handle, NOBLOCK) < 0:
+        if last_errno() == EAGAIN:
+            return False
+        if last_errno() != EINTR:
+            raise zmq.ZMQError(last_errno())
+    return True
 
 
 cdef bint send_one(void* handle, bytes frame, bint more) except -1:
