@@ -79,7 +79,7 @@ cdef Py_ssize_t UUID_SAFE = _slot_offset("is_safe")
 
 cdef enum:
     KEPT_TEXTS = 512    # 2^9: nine bits of a hash choose the place
-    KEPT_IDS = 1024     # 2^10, likewise
+    KEPT_IDS = 4096     # 2^12, likewise
 
 cdef struct KeptId:
     uint64_t head
@@ -151,7 +151,7 @@ cdef object build_uuid(const uint8_t* data):
         return make_uuid(data)
     memcpy(&head, data, 8)
     memcpy(&tail, data + 8, 8)
-    kept = &_kept_ids[((head ^ tail << 1) * <uint64_t>0x9E3779B97F4A7C15) >> 54]
+    kept = &_kept_ids[((head ^ tail << 1) * <uint64_t>0x9E3779B97F4A7C15) >> 52]
     if kept.uuid != NULL and kept.head == head and kept.tail == tail:
         return <object>kept.uuid
     made = make_uuid(data)
