@@ -19,6 +19,7 @@ from .._core import (
     AgentConfig,
     AgentInfo,
     AgentStatus,
+    BatchAgentResult,
     LogStreamType,
     PauseMode,
     StatusUpdate,
@@ -128,6 +129,7 @@ class Agent:
         self._early_end: Ended | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._info: AgentInfo | None = None
+        self._granted: BatchAgentResult | None = None
 
     # -- what is known ---------------------------------------------------------------
 
@@ -180,6 +182,12 @@ class Agent:
                 pause_mode=self.pause_mode,
             )
         return self._info
+
+    def granted(self) -> BatchAgentResult:
+        """Return what the answer to a batch says of the agent where all went well."""
+        if self._granted is None:
+            self._granted = BatchAgentResult(agent_id=self.id, success=True, status=self.status)
+        return self._granted
 
     def status_data(self) -> dict[str, Any]:
         """Return what ``get_status`` answers."""
@@ -327,7 +335,7 @@ class Agent:
         self.status = status
         self.message = message
         self.seq += 1
-        self._info = None
+        self._info = self._granted = None
         self._wake()
         self._observer.ended(
             self,
@@ -349,7 +357,7 @@ class Agent:
     def _change(self, status: AgentStatus, data: dict[str, Any]) -> None:
         self.status = status
         self.seq += 1
-        self._info = None
+        self._info = self._granted = None
         self._wake()
         self._observer.state_changed(
             self,

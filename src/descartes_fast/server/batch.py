@@ -102,7 +102,7 @@ class _Batch:
         """Return each agent's result, with the status that it has now."""
         errors = self._errors
         results = [
-            BatchAgentResult(agent_id=agent.id, success=True, status=agent.status)
+            agent.granted()
             if agent is not None and (not errors or position not in errors)
             else self._failed(position)
             for position, agent in enumerate(self._agents)

@@ -201,7 +201,7 @@ class KeeperLink:
     ) -> dict[int, AgentError]:
         """Signal the first processes of agents; return why some were not, by position."""
         reply = await self._ask(
-            "signal_many", "".join(agents).encode(), signal=int(signum), key=key
+            "signal_many", " ".join(agents).encode(), signal=int(signum), key=key
         )
         return {
             position: from_wire(f"{code}: {words}", agent_id=agents[position])

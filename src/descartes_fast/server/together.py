@@ -25,9 +25,9 @@ Command = Callable[[Sequence[Agent | None], str], Awaitable[dict[int, AgentError
 Its second argument is the request's key. Returns why it was not done for some, by position.
 """
 
-_AT_ONCE = 250
-"""Agents in one request to the keeper, which does nothing else for a quarter of a millisecond and
-begins with the first of many requests while the server still writes the others."""
+_AT_ONCE = 500
+"""Agents in one request to the keeper: it does nothing else for a third of a millisecond then, and
+begins with the first of several requests while the server still writes the others."""
 
 _MORE_THAN_SIGNALS = frozenset({signal.SIGSTOP, signal.SIGCONT, signal.SIGKILL})
 """They are a pause, a resume and a kill, with all that belongs to those."""

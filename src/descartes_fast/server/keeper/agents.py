@@ -217,15 +217,16 @@ class Agents:
         """Signal the leaders of agents; return which were not: position, code and words."""
         refused = []
         find = self._agents.get
+        running = Phase.RUNNING
         for position, agent_id in enumerate(agent_ids):
             agent = find(agent_id)
             try:
-                # The short way for nearly all: a thousand of these are one batch.
-                if agent is not None and agent.phase is Phase.RUNNING:
+                # For nearly all it is done with this: there may be a thousand.
+                if agent is not None and agent.phase is running:
                     agent.leader.send(signum)
                     continue
             except OSError:
-                pass
+                pass  # what it means is said below
             try:
                 self.signal(agent_id, signum, tree=False)
             except Refusal as refusal:

@@ -11,7 +11,7 @@ bytes (what goes to an agent's stdin). Three kinds of header:
 Where ``fds`` names descriptors, they travel with the frame (:mod:`.passing`). Requests
 with the id 0 get no reply. Events: ``grew`` and ``ended``, and ``stdin`` when the keeper
 has closed an agent's stdin before its end: after the last byte, or as nobody reads it.
-The body of ``signal_many`` is the ids of agents in one piece; its reply says in
+The body of ``signal_many`` is the ids of agents, with spaces between; its reply says in
 ``refused`` which were not signalled: their positions, each with code and words.
 
 The server holds duplicates of what must not go away with the keeper: ``launch`` and
@@ -37,7 +37,6 @@ from collections.abc import Mapping
 from typing import Any
 
 __all__ = [
-    "ID_CHARACTERS",
     "MAX_BODY_BYTES",
     "MAX_HEADER_BYTES",
     "VERSION",
@@ -48,9 +47,6 @@ __all__ = [
 ]
 
 VERSION = 3
-
-ID_CHARACTERS = 36
-"""Of an agent's id in text, as everywhere in these headers."""
 
 MAX_HEADER_BYTES = 64 * 1024 * 1024
 """Far above what execve(2) takes, so a launch that is too long is refused by the kernel."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from .agents import Agents
 from .connection import Descriptors
 from .keys import KeyMemory
-from .protocol import ID_CHARACTERS, Refusal
+from .protocol import Refusal
 from .system import open_descriptors
 
 __all__ = ["Answer", "Requests", "figures"]
@@ -106,9 +106,7 @@ class Requests:
         return Answer({})
 
     def _signal_many(self, header: _Header, body: bytes) -> Answer:
-        ids = body.decode("ascii")
-        starts = range(0, len(ids), ID_CHARACTERS)
-        agent_ids = [ids[start : start + ID_CHARACTERS] for start in starts]
+        agent_ids = body.decode("ascii").split()
         return Answer({"refused": self._agents.signal_many(agent_ids, header["signal"])})
 
     def _stop(self, header: _Header, _: bytes) -> Answer:
