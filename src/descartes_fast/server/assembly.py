@@ -19,6 +19,7 @@ from .descriptors import raise_descriptor_limit
 from .dispatch import Dispatcher
 from .endpoints import IpcClaim, bind, checked_endpoint
 from .envelope import Envelope
+from .handlers import Handlers
 from .health import Health
 from .housekeeping import keep_house
 from .identity import ServerIdentity
@@ -66,7 +67,7 @@ class Parts:
     registry: Registry
     keeper: KeeperLink
     operations: Operations
-    dispatcher: Dispatcher
+    handlers: Handlers
     service: Service
 
 
@@ -138,7 +139,7 @@ async def assemble(
     leaving = _Leaving(keeper, registry, config, state_dir)
     stack.push_async_callback(leaving.let_go)
     reserves = Reserves(config, state_dir.path, registry.output_bytes, lambda: registry.alive_count)
-    health = Health(keeper, reserves, journal, accepting=lambda: dispatcher.accepting)
+    health = Health(keeper, reserves, journal, accepting=lambda: handlers.accepting)
     loss = KeeperLoss(
         keeper,
         registry,
@@ -183,7 +184,7 @@ async def assemble(
         log_feed=log_feed,
     )
     await _recover(recovery, keeper_news)
-    dispatcher = Dispatcher(
+    handlers = Handlers(
         identity=identity,
         registry=registry,
         spawner=spawner,
@@ -192,10 +193,16 @@ async def assemble(
         actions=actions,
         queries=queries,
         health=health,
+        counters=counters,
+        request_timeout_secs=config.request_timeout_secs,
+    )
+    dispatcher = Dispatcher(
+        handlers,
+        registry=registry,
         replay=replay,
         journal=journal,
         counters=counters,
-        request_timeout_secs=config.request_timeout_secs,
+        server_id=identity.server_id,
     )
     status_replies = StatusReplies(registry, counters)
     service = _serve(stack, config, dispatcher, status_replies, bound.commands, counters)
@@ -208,7 +215,7 @@ async def assemble(
         registry=registry,
         keeper=keeper,
         operations=operations,
-        dispatcher=dispatcher,
+        handlers=handlers,
         service=service,
     )
 

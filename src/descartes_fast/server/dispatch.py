@@ -16,20 +16,13 @@ from types import CoroutineType
 from typing import Any, Literal, cast
 
 from .._core import (
-    ZMQ_PROTOCOL_VERSION,
     BatchControlCommand,
     CommandResponse,
     ControlCommand,
     ControlCommandType,
     CustomActionRequest,
-    HealthCheckRequest,
-    HealthCheckResponse,
     ListAgentsRequest,
-    ListAgentsResponse,
-    OutputQueryRequest,
-    OutputQueryResponse,
     SpawnRequest,
-    SpawnResponse,
     ZmqMessage,
     deserialize_zmq_message,
     peek_header,
@@ -38,7 +31,6 @@ from .._core import (
 from .._core import replace as replaced
 from ..errors import (
     AgentError,
-    AgentTimeout,
     ExecutionError,
     InvalidContext,
     MessageTooLarge,
@@ -48,23 +40,15 @@ from ..errors import (
     WouldBlock,
 )
 from .access import Principal
-from .actions import Actions
-from .agent import Agent
-from .batch import run_batch
-from .health import Health
-from .identity import ServerIdentity
+from .handlers import Handler, Handlers
 from .journal import NoJournal
-from .operations import Operations
 from .payloads import signal_number
-from .queries import Queries
 from .refusals import Request, Response, as_agent_error, refusal, refusal_of_unknown
 from .registry import Registry
 from .remembered_reads import is_without_bytes, made_again, without_bytes
 from .replay import Replay, ReplySlot
 from .replies import UNFINISHED, Unfinished
-from .spawner import Spawner
 from .statistics import Counters
-from .together import Together
 
 __all__ = ["Dispatcher"]
 
@@ -72,8 +56,6 @@ _log = logging.getLogger(__name__)
 
 _LONGEST_REQUEST_ID = 1024
 _QUICK_COMMANDS = frozenset({ControlCommandType.GET_STATUS, ControlCommandType.STREAM_LOGS})
-_LISTED_TASK_CHARACTERS = 1000
-_LONGEST_LISTING_CHARACTERS = 2 * 1024 * 1024  # of four bytes each: within a message's 10 MiB
 
 # Nothing was done and nothing decided: a repeat may fare better.
 _NOT_REMEMBERED = (ServerBusy, ShuttingDown, WouldBlock)
@@ -92,47 +74,24 @@ _IN_PROGRESS = ExecutionError(
 
 
 class Dispatcher:
-    """All that a server can be asked."""
+    """Has requests carried out, once each, and answers those that come again from memory."""
 
     def __init__(
         self,
+        handlers: Handlers,
         *,
-        identity: ServerIdentity,
         registry: Registry,
-        spawner: Spawner,
-        operations: Operations,
-        together: Together,
-        actions: Actions,
-        queries: Queries,
-        health: Health,
         replay: Replay,
         journal: NoJournal,
         counters: Counters,
-        request_timeout_secs: float,
+        server_id: str,
     ) -> None:
-        self.accepting = True
-        """Whether new work is taken; what is asked about the work there is is answered anyway."""
-        self._identity = identity
+        self._handlers = handlers
         self._registry = registry
-        self._spawner = spawner
-        self._operations = operations
-        self._together = together
-        self._actions = actions
-        self._queries = queries
-        self._health = health
         self._replay = replay
         self._journal = journal
         self._counters = counters
-        self._request_timeout_secs = request_timeout_secs
-        self._handlers: dict[type[Any], Callable[[Any, str], Any]] = {
-            SpawnRequest: self._spawn,
-            ControlCommand: self._control,
-            ListAgentsRequest: self._list,
-            HealthCheckRequest: self._check_health,
-            CustomActionRequest: self._act,
-            BatchControlCommand: self._batch,
-            OutputQueryRequest: self._query,
-        }
+        self._server_id = server_id
 
     def dispatch(
         self, body: bytes, principal: Principal, *, room: bool = True
@@ -146,7 +105,7 @@ class Dispatcher:
             message = deserialize_zmq_message(body)
         except ProtocolError as error:
             return self._refuse_broken(body, error)
-        handler = self._handlers.get(type(message)) or self._handler_of_subclass(message)
+        handler = self._handlers.of(message)
         if handler is None:
             return self._refuse_no_request(message)
         request = cast(Request, message)
@@ -176,11 +135,6 @@ class Dispatcher:
         """Return when all that waits in :meth:`then` was called."""
         with contextlib.suppress(ServerBusy):
             await self._journal.committed()
-
-    def _handler_of_subclass(self, message: ZmqMessage) -> Callable[[Any, str], Any] | None:
-        """Return the handler of a message with a long text: the core has a subclass for them."""
-        kinds = self._handlers.items()
-        return next((handler for kind, handler in kinds if isinstance(message, kind)), None)
 
     def _repeat(
         self,
@@ -212,7 +166,7 @@ class Dispatcher:
         slot.memory.keep(slot.key, reply, patient=type(request) is SpawnRequest)
 
     def _answer(
-        self, handler: Callable[[Any, str], Any], request: Request, slot: ReplySlot | None
+        self, handler: Handler, request: Request, slot: ReplySlot | None
     ) -> bytes | Coroutine[Any, Any, bytes]:
         try:
             outcome = handler(request, "" if slot is None else slot.key)
@@ -242,7 +196,7 @@ class Dispatcher:
             if slot is not None:
                 self._keep(request, slot, response, reply)
         except asyncio.CancelledError:
-            if self.accepting:
+            if self._handlers.accepting:
                 raise
             if is_begun and slot is not None and slot.intent:
                 reply = self._refuse(request, _UNFINISHED, slot)
@@ -269,133 +223,6 @@ class Dispatcher:
                 return self._refuse(request, as_agent_error(error))
             return self._refuse(request, InvalidContext(f"{error}: ask for less at once"))
 
-    # -- the requests ----------------------------------------------------------------
-
-    async def _spawn(self, request: SpawnRequest, key: str) -> SpawnResponse:
-        try:
-            agent = self._registry.spawned_by(key)
-            if agent is not None:
-                agent.require_known_start()
-                self._counters.replayed += 1
-            else:
-                self._require_accepting()
-                agent = await self._spawner.spawn(
-                    request.config, request.timeout_secs, request.metadata, key
-                )
-                self._counters.spawns += 1
-        except BaseException:
-            self._counters.spawn_failures += 1
-            raise
-        return SpawnResponse(
-            request_id=request.request_id,
-            success=True,
-            agent_info=agent.info(),
-            server_id=self._identity.server_id,
-        )
-
-    def _control(
-        self, request: ControlCommand, key: str
-    ) -> CommandResponse | Coroutine[Any, Any, CommandResponse]:
-        self._counters.commands += 1
-        agent = self._registry.get(request.agent_id)
-        command = request.command_type
-        if command is ControlCommandType.CUSTOM_ACTION:
-            self._require_accepting()
-        outcome = self._operations.run(agent, command, request.payload, key)
-        if type(outcome) is CoroutineType:
-            if command is not ControlCommandType.CUSTOM_ACTION:  # has a timeout of its own
-                outcome = self._in_time(outcome, command.value)
-            return _command_response_later(request.request_id, agent, outcome)
-        return _command_response(request.request_id, agent, outcome)
-
-    def _list(self, request: ListAgentsRequest, _: str) -> ListAgentsResponse:
-        self._counters.lists += 1
-        agents = self._registry.listed(request.filter_status, request.limit)
-        infos = [agent.info() for agent in agents]
-        if sum(len(info.task) for info in infos) > _LONGEST_LISTING_CHARACTERS:
-            infos = [
-                info
-                if len(info.task) <= _LISTED_TASK_CHARACTERS
-                else replaced(info, task=info.task[:_LISTED_TASK_CHARACTERS] + "...")
-                for info in infos
-            ]
-        return ListAgentsResponse(request_id=request.request_id, success=True, agents=infos)
-
-    def _check_health(
-        self, request: HealthCheckRequest, _: str
-    ) -> HealthCheckResponse | Coroutine[Any, Any, HealthCheckResponse]:
-        self._counters.health_checks += 1
-        if self._health.fresh:
-            return self._health_response(request.request_id, self._health.reason())
-        return self._ask_health(request.request_id)
-
-    async def _ask_health(self, request_id: str) -> HealthCheckResponse:
-        return self._health_response(request_id, await self._health.ask())
-
-    def _health_response(self, request_id: str, reason: str | None) -> HealthCheckResponse:
-        metadata = self._identity.metadata()
-        if reason is not None:
-            metadata["reason"] = reason
-        return HealthCheckResponse(
-            request_id=request_id,
-            healthy=reason is None,
-            protocol_version=ZMQ_PROTOCOL_VERSION,
-            uptime_secs=self._identity.uptime_secs,
-            active_agents=self._registry.alive_count,
-            metadata=metadata,
-        )
-
-    async def _act(self, request: CustomActionRequest, _: str) -> CommandResponse:
-        self._counters.actions += 1
-        self._require_accepting()
-        agent = self._registry.get(request.agent_id)
-        data = await self._actions.run(agent, request.action, request.params, request.timeout_secs)
-        return _command_response(request.request_id, agent, data)
-
-    def _batch(self, request: BatchControlCommand, key: str) -> Any:
-        self._counters.batches += 1
-        if request.command_type is ControlCommandType.CUSTOM_ACTION:
-            self._require_accepting()
-        return run_batch(
-            request,
-            self._registry,
-            self._operations,
-            self._together,
-            self._request_timeout_secs,
-            key,
-        )
-
-    async def _query(self, request: OutputQueryRequest, _: str) -> OutputQueryResponse:
-        self._counters.queries += 1
-        agent = self._registry.get(request.agent_id)
-        found = await self._in_time(
-            self._queries.query(
-                agent, request.stream, request.filter, request.limit, request.offset
-            ),
-            "the query",
-        )
-        return OutputQueryResponse(
-            request_id=request.request_id,
-            agent_id=agent.id,
-            success=True,
-            lines=found.lines,
-            total_lines=found.total,
-            has_more=found.has_more,
-        )
-
-    async def _in_time(self, outcome: Coroutine[Any, Any, Any], what: str) -> Any:
-        try:
-            async with asyncio.timeout(self._request_timeout_secs) as limit:
-                return await outcome
-        except TimeoutError:
-            if not limit.expired():  # another limit, which has words of its own
-                raise
-            raise AgentTimeout(f"{what} took over {self._request_timeout_secs:g} s") from None
-
-    def _require_accepting(self) -> None:
-        if not self.accepting:
-            raise ShuttingDown("the server is shutting down and takes no new work")
-
     # -- refusals --------------------------------------------------------------------
 
     def _refuse(self, request: Request, error: AgentError, slot: ReplySlot | None = None) -> bytes:
@@ -408,7 +235,7 @@ class Dispatcher:
         status = None if agent is None else agent.status
         try:
             reply = serialize_zmq_message(
-                refusal(request, error, server_id=self._identity.server_id, status=status)
+                refusal(request, error, server_id=self._server_id, status=status)
             )
         except Exception:
             # Ids and words are bounded, so this cannot be; whoever waits must not pay if it is.
@@ -467,18 +294,6 @@ def _is_quick(request: Request) -> bool:
             return True
         case _:
             return False
-
-
-def _command_response(request_id: str, agent: Agent, data: Any) -> CommandResponse:
-    return CommandResponse(
-        request_id=request_id, agent_id=agent.id, success=True, status=agent.status, data=data
-    )
-
-
-async def _command_response_later(
-    request_id: str, agent: Agent, outcome: Coroutine[Any, Any, Any]
-) -> CommandResponse:
-    return _command_response(request_id, agent, await outcome)
 
 
 async def _later(reply: bytes) -> bytes:

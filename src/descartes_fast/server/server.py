@@ -129,7 +129,7 @@ class ZmqAgentServer:
         if self._parts is None:
             return
         if self._closing is None:
-            self._parts.dispatcher.accepting = False
+            self._parts.handlers.accepting = False
             self._closing = asyncio.get_running_loop().create_task(self._close(self._parts))
         await asyncio.shield(self._closing)
 
