@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from descartes_fast.server import keeper_process
 from descartes_fast.server.keeper_link import Ended, KeeperLink, Launch, OutputGrew
 
-__all__ = ["Events", "TestKeeper", "is_alive", "open_keeper", "until"]
+__all__ = ["Events", "TestKeeper", "is_alive", "open_keeper", "size_of", "until"]
 
 
 _coverage = sys.modules.get("coverage")
@@ -29,6 +29,11 @@ async def until(condition: Callable[[], bool], timeout_secs: float = 10.0) -> No
     async with asyncio.timeout(timeout_secs):
         while not condition():
             await asyncio.sleep(0.002)
+
+
+def size_of(path: str | Path) -> int:
+    """Return how long an output file is: it is there from its first byte on."""
+    return os.stat(path).st_size if os.path.exists(path) else 0
 
 
 def is_alive(pid: int) -> bool:
@@ -108,13 +113,13 @@ class TestKeeper:
     async def stdout(self, launch: Launch, length: int = 1) -> bytes:
         """Return an agent's stdout once it has that many bytes."""
         path = Path(launch.stdout_path)
-        await until(lambda: path.stat().st_size >= length)
-        return path.read_bytes()
+        await until(lambda: size_of(path) >= length)
+        return path.read_bytes() if length else b""
 
     async def number(self, launch: Launch) -> int:
         """Return the number, a process id say, in the first line of an agent's stdout."""
         path = Path(launch.stdout_path)
-        await until(lambda: b"\n" in path.read_bytes())
+        await until(lambda: path.exists() and b"\n" in path.read_bytes())
         return int(path.read_bytes().split(b"\n")[0])
 
 

@@ -118,7 +118,8 @@ class RawKeeper:
 
     def stdout(self, agent: str) -> bytes:
         """Return what an agent has said so far."""
-        return (self.directory / "agents" / agent / "stdout").read_bytes()
+        path = self.directory / "agents" / agent / "stdout"
+        return path.read_bytes() if path.exists() else b""
 
     def close(self) -> None:
         """End the keeper and everything it has."""

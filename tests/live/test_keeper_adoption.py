@@ -216,7 +216,8 @@ def test_agent_adopted_without_descriptors_is_commanded_by_its_id(keeper: RawKee
     loop = "exec 2>/dev/null; while :; do sleep 0.02; done"
     polite = launch(keeper, server, f"trap 'exit 4' TERM; echo up >&2; {loop}")
     quiet = launch(keeper, server, "trap '' TERM; while :; do sleep 0.02; done", stdin="pipe")
-    wait_until(lambda: Path(polite.fields["stderr_path"]).read_bytes() == b"up\n")
+    said = Path(polite.fields["stderr_path"])
+    wait_until(lambda: said.exists() and said.read_bytes() == b"up\n")
     server = restart(keeper)
     for orphan in (polite, quiet):
         assert adopt(server, orphan, [])["phase"] == "running"

@@ -15,7 +15,7 @@ import pytest
 
 from descartes_fast.errors import InvalidState, NotFound, OutputGone, SpawnFailed, WouldBlock
 from descartes_fast.server.output import OutputFile
-from live.keepers import TestKeeper, open_keeper, until
+from live.keepers import TestKeeper, open_keeper, size_of, until
 
 MIB = 1024 * 1024
 
@@ -68,7 +68,7 @@ async def test_stdin_that_nobody_reads_is_bounded(keeper: TestKeeper) -> None:
     assert MIB <= taken <= MIB + 80 * 1024
     with pytest.raises(WouldBlock):
         await keeper.link.write_stdin(launch.agent_id, b"x" * 100_000)
-    await until(lambda: os.stat(launch.stdout_path).st_size == taken)
+    await until(lambda: size_of(launch.stdout_path) == taken)
     await keeper.link.write_stdin(launch.agent_id, b"the end", close=True)
     assert (await keeper.end(launch)).stdout_bytes == taken + 7
 
@@ -179,7 +179,7 @@ async def test_agent_waits_at_its_limit_until_output_is_released(keeper: TestKee
         output_policy="wait",
     )
     path = Path(launch.stdout_path)
-    await until(lambda: path.stat().st_size == limit)
+    await until(lambda: size_of(path) == limit)
     await asyncio.sleep(0.2)
     assert path.stat().st_size == limit
     assert (await keeper.link.ping())["waiting_streams"] == 1
@@ -199,7 +199,7 @@ async def test_agent_waits_at_its_limit_until_output_is_released(keeper: TestKee
 
 async def test_agent_that_waits_at_its_limit_can_be_killed(keeper: TestKeeper) -> None:
     launch = await keeper.launch("yes", output_limit_bytes=8192, output_policy="wait")
-    await until(lambda: os.stat(launch.stdout_path).st_size == 8192)
+    await until(lambda: size_of(launch.stdout_path) == 8192)
     await keeper.link.kill(launch.agent_id)
     ended = await keeper.end(launch)
     # What the pipe held is not lost.
@@ -223,12 +223,12 @@ async def test_total_limit_trims_the_largest_and_lets_the_rest_wait(keeper: Test
     for launch in floods:
         await keeper.link.kill(launch.agent_id)
     waits = await keeper.launch("yes", output_policy="wait")
-    await until(lambda: os.stat(waits.stdout_path).st_size > MIB)
+    await until(lambda: size_of(waits.stdout_path) > MIB)
     await asyncio.sleep(0.1)
     size = os.stat(waits.stdout_path).st_size
     assert size <= 2 * MIB
     await keeper.link.set_total_limit(None)
-    await until(lambda: os.stat(waits.stdout_path).st_size > size)
+    await until(lambda: size_of(waits.stdout_path) > size)
 
 
 @pytest.fixture
@@ -243,6 +243,16 @@ async def small_disk(tmp_path: Path) -> AsyncIterator[Path]:
         pytest.skip("needs the right to mount a small file system")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+async def test_agent_that_has_said_nothing_costs_three_descriptors_and_no_file(
+    keeper: TestKeeper,
+) -> None:
+    before = int(str((await keeper.link.ping())["open_fds"]))
+    launch = await keeper.launch("sleep", "60")
+    figures = await keeper.link.ping()
+    assert figures["open_fds"] == before + 3
+    assert list(Path(launch.stdout_path).parent.iterdir()) == []
 
 
 async def test_full_disk_makes_the_agent_wait_and_loses_nothing(

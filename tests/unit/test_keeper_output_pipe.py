@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from descartes_fast.errors import OutputGone
-from descartes_fast.server.keeper import output_pipe
-from descartes_fast.server.keeper.output_pipe import Budget, Outcome, OutputPipe, open_again
+from descartes_fast.server.keeper import output_files, output_pipe
+from descartes_fast.server.keeper.output_files import OpenFiles
+from descartes_fast.server.keeper.output_pipe import Budget, Outcome, OutputPipe, kept
 from descartes_fast.server.output import OutputFile
 
 MakePipe = Callable[..., "tuple[int, OutputPipe]"]
@@ -21,21 +22,24 @@ MakePipe = Callable[..., "tuple[int, OutputPipe]"]
 def make_pipe(tmp_path: Path) -> Iterator[MakePipe]:
     """Return a function that makes a pipe's write end and what moves its other end."""
     made: list[tuple[int, OutputPipe]] = []
+    usual_files = OpenFiles()
 
     def make(
-        limit_bytes: int = 1 << 20, policy: str = "trim", budget: Budget | None = None
+        limit_bytes: int = 1 << 20,
+        policy: str = "trim",
+        budget: Budget | None = None,
+        files: OpenFiles | None = None,
     ) -> tuple[int, OutputPipe]:
         path = tmp_path / f"stream{len(made)}"
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
-        file_fd = os.open(path, os.O_RDWR | os.O_CREAT)
         pipe = OutputPipe(
             read_end,
-            file_fd,
             str(path),
             limit_bytes=limit_bytes,
             policy=policy,
             budget=budget or Budget(),
+            files=usual_files if files is None else files,
         )
         made.append((write_end, pipe))
         return write_end, pipe
@@ -49,6 +53,13 @@ def make_pipe(tmp_path: Path) -> Iterator[MakePipe]:
 def push(write_end: int, pipe: OutputPipe, data: bytes) -> Outcome:
     os.write(write_end, data)
     return pipe.move()
+
+
+def hang_up(write_end: int) -> None:
+    """Close a pipe's end, and leave its number to something else."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, write_end)
+    os.close(null)
 
 
 def read(pipe: OutputPipe, offset: int, count: int = 1 << 20) -> bytes:
@@ -195,11 +206,15 @@ def test_stream_of_an_earlier_keeper_goes_on_after_what_its_file_holds(
     for n in range(3):
         push(write_end, before, b"%d" % n * 20_000)
     assert before.start > 0
-    file_fd = open_again(before.path)
     pipe = OutputPipe(
-        os.dup(before.fd), file_fd, before.path, limit_bytes=40_000, policy="trim", budget=budget
+        os.dup(before.fd),
+        before.path,
+        limit_bytes=40_000,
+        policy="trim",
+        budget=budget,
+        files=OpenFiles(),
     )
-    pipe.go_on()
+    pipe.go_on(*kept(before.path))
     assert (pipe.start, pipe.end) == (before.start, before.end)
     assert budget.kept_bytes == pipe.end - pipe.start
     assert push(write_end, pipe, b"more") is Outcome.MOVED
@@ -221,3 +236,87 @@ def test_file_system_without_holes_makes_the_agent_wait(
     assert "cannot be trimmed" in capsys.readouterr().err
     assert (pipe.start, pipe.end) == (0, 8)
     assert read(pipe, 0) == b"01234567"
+
+
+def test_stream_without_a_byte_makes_no_file(make_pipe: MakePipe) -> None:
+    write_end, pipe = make_pipe()
+    assert pipe.move() is Outcome.EMPTY
+    hang_up(write_end)
+    assert pipe.move() is Outcome.END
+    assert not os.path.exists(pipe.path)
+    assert kept(pipe.path) == (0, 0)
+
+
+def test_last_byte_before_the_other_end_is_closed_is_moved(make_pipe: MakePipe) -> None:
+    write_end, pipe = make_pipe()
+    os.write(write_end, b"last words")
+    hang_up(write_end)
+    assert [pipe.move() for _ in range(2)] == [Outcome.MOVED, Outcome.END]
+    assert read(pipe, 0) == b"last words"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC])
+def test_file_that_cannot_be_opened_makes_the_agent_wait(
+    make_pipe: MakePipe,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+) -> None:
+    def cannot(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    write_end, pipe = make_pipe()
+    with monkeypatch.context() as patch:
+        patch.setattr(output_files, "_opened", cannot)
+        assert push(write_end, pipe, b"precious") is Outcome.REFUSED
+        assert pipe.move() is Outcome.REFUSED
+    assert "the agent waits" in capsys.readouterr().err
+    assert pipe.move() is Outcome.MOVED
+    assert read(pipe, 0) == b"precious"
+
+
+def test_streams_share_the_files_that_may_be_open(make_pipe: MakePipe) -> None:
+    files = OpenFiles(2)
+    pipes = [make_pipe(files=files) for _ in range(5)]
+    for n in range(3):
+        for write_end, pipe in pipes:
+            assert push(write_end, pipe, b"%d\n" % n) is Outcome.MOVED
+            assert len(files) <= 2
+    assert [read(pipe, 0) for _, pipe in pipes] == [b"0\n1\n2\n"] * 5
+    assert pipes[0][1].move() is Outcome.EMPTY
+    assert pipes[0][1].path not in files
+
+
+def test_stream_whose_file_was_closed_is_trimmed(make_pipe: MakePipe) -> None:
+    files = OpenFiles(1)
+    write_end, pipe = make_pipe(files=files)
+    push(write_end, pipe, b"x" * 20_000)
+    push(*make_pipe(files=files), b"other")
+    assert pipe.trim(16_384)
+    assert (pipe.start, read(pipe, 16_384)) == (16_384, b"x" * 3_616)
+
+
+def test_silent_streams_give_way_where_descriptors_run_short(
+    make_pipe: MakePipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = OpenFiles(10)
+    silent = [make_pipe(files=files) for _ in range(3)]
+    for write_end, pipe in silent:
+        push(write_end, pipe, b"once")
+    opened = output_files._opened
+
+    def scarce(path: str) -> int:
+        if len(files):
+            raise OSError(errno.EMFILE, "none left")
+        return opened(path)
+
+    monkeypatch.setattr(output_files, "_opened", scarce)
+    write_end, pipe = make_pipe(files=files)
+    assert push(write_end, pipe, b"now") is Outcome.MOVED
+    assert push(*silent[0], b" more") is Outcome.MOVED
+    assert read(silent[0][1], 0) == b"once more"
+
+
+def test_what_is_kept_of_a_stream_whose_directory_is_gone_is_not_guessed(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        kept(str(tmp_path / "gone" / "stdout"))

@@ -40,7 +40,7 @@ async def take_over(
     """Bring the agents that have not ended together with the keeper; return the ends it tells.
 
     What the keeper has is measured. What it does not have ended as ``ends`` say, or is adopted.
-    Of one that was being started the file of its output tells whether it came that far: it may
+    Of one that was being started the directory of its output tells whether it came that far: it may
     have run then, and is lost; else it never ran, and is left as it is. What only the keeper knows
     is ended by it, and what nobody knows is killed. Stops that were under way go on, for what is
     left of their grace. ``gone`` says why none of what the keeper does not have can be there,
@@ -63,7 +63,8 @@ async def take_over(
     await asyncio.to_thread(kill_marked, keeper.instance, lambda agent_id: agent_id not in keep)
     for agent in missing:
         is_wanted = registry.find(agent.id) is agent
-        if is_wanted and agent.status is AgentStatus.INITIALIZING and agent.stdout.path.exists():
+        is_starting = is_wanted and agent.status is AgentStatus.INITIALIZING
+        if is_starting and agent.stdout.path.parent.exists():
             agent.lost("")
     held = [agent for agent in agents if agent.id in known and agent.id not in ended]
     await keeper.hold_ends(agent.id for agent in held)

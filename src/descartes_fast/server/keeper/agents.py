@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import signal
@@ -17,7 +16,8 @@ from .growth import Growth
 from .input_pipe import BUFFER_BYTES, InputClosed, InputFull, InputPipe
 from .leader import Adopted, Child, Exit
 from .loop import Loop
-from .output_pipe import Budget, OutputPipe, open_again
+from .output_files import OpenFiles
+from .output_pipe import Budget, OutputPipe, kept
 from .own_limits import OwnLimits
 from .passing import MAX_DESCRIPTORS
 from .protocol import Refusal
@@ -45,6 +45,7 @@ class Agents:
         own_limits: OwnLimits,
     ) -> None:
         self.budget = Budget()
+        self.files = OpenFiles()
         self.pump = Pump(loop)
         self.growth = Growth(loop, tell, is_congested)
         self.endings = Endings(loop, trees, self.pump, self.growth.note, self._has_ended)
@@ -82,8 +83,8 @@ class Agents:
             Child(self.endings.exits, started.pid, start_ticks(started.pid)),
             started.started_at_ns,
             InputPipe(self._loop, started.stdin_fd) if started.stdin_fd is not None else None,
-            self._output(request, "stdout", started.stdout_fd, started.stdout_file_fd),
-            self._output(request, "stderr", started.stderr_fd, started.stderr_file_fd),
+            self._output(request, "stdout", started.stdout_fd),
+            self._output(request, "stderr", started.stderr_fd),
         )
         try:
             with self._spares.given_way():
@@ -109,35 +110,30 @@ class Agents:
         if agent_id in self._agents:
             raise Refusal("state", "the keeper has this agent already")
         pid, ticks = request["pid"], request["start_ticks"]
-        with contextlib.ExitStack() as undo:
-            try:
-                files = {}
-                for name in ("stdout", "stderr"):
-                    files[name] = open_again(request[f"{name}_path"])
-                    undo.callback(os.close, files[name])
-            except OSError as error:
-                words = f"no file for the output: {error.strerror}"
-                raise Refusal(_code(error, "invalid"), words) from None
-            for name in ("stdin", "stdout", "stderr"):
-                if name in descriptors:
-                    os.set_blocking(descriptors[name], False)
-            try:
-                stdin = self._input_again(descriptors)
-                leader = Adopted(self._loop, pid, ticks, descriptors.pop("exit", None))
-            except OSError as error:
-                words = f"process {pid} cannot be held: {error}"
-                raise Refusal(_code(error, "unsupported"), words) from None
-            undo.pop_all()
+        try:
+            lengths = [kept(request[f"{name}_path"]) for name in ("stdout", "stderr")]
+        except OSError as error:
+            words = f"no file for the output: {error.strerror}"
+            raise Refusal(_code(error, "invalid"), words) from None
+        for name in ("stdin", "stdout", "stderr"):
+            if name in descriptors:
+                os.set_blocking(descriptors[name], False)
+        try:
+            stdin = self._input_again(descriptors)
+            leader = Adopted(self._loop, pid, ticks, descriptors.pop("exit", None))
+        except OSError as error:
+            words = f"process {pid} cannot be held: {error}"
+            raise Refusal(_code(error, "unsupported"), words) from None
         agent = Agent(
             agent_id,
             leader,
             request["started_at_ns"],
             stdin,
-            self._output(request, "stdout", descriptors.pop("stdout", -1), files["stdout"]),
-            self._output(request, "stderr", descriptors.pop("stderr", -1), files["stderr"]),
+            self._output(request, "stdout", descriptors.pop("stdout", -1)),
+            self._output(request, "stderr", descriptors.pop("stderr", -1)),
         )
-        for pipe in agent.outputs:
-            pipe.go_on()
+        for pipe, (first, end) in zip(agent.outputs, lengths, strict=True):
+            pipe.go_on(first, end)
         try:
             self.endings.attend(agent)
         except OSError as error:
@@ -325,14 +321,14 @@ class Agents:
             # Soon: after the reply to whoever asked for it.
             agent.stdin.on_closed = lambda: self._loop.call_soon(tell)
 
-    def _output(self, request: Mapping[str, Any], name: str, fd: int, file_fd: int) -> OutputPipe:
+    def _output(self, request: Mapping[str, Any], name: str, fd: int) -> OutputPipe:
         return OutputPipe(
             fd,
-            file_fd,
             request[f"{name}_path"],
             limit_bytes=request["output_limit_bytes"],
             policy=request["output_policy"],
             budget=self.budget,
+            files=self.files,
         )
 
     def _has_ended(self, agent: Agent, how: Exit) -> None:

@@ -4,7 +4,8 @@ Offsets count from the stream's first byte and stay true for ever: trimming give
 front of the file back to the file system as a hole. The first offset that is still
 there stands in a file of its own beside the output (``stdout.start``), written before
 the hole is made, so that a reader who looks there after reading never takes the zeros
-of a hole for output. It exists only once something was trimmed.
+of a hole for output. It exists only once something was trimmed, and the output's own file only
+once there was a byte.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import struct
 import sys
 from typing import Any
 
-from .system import punch_hole
+from .output_files import OpenFiles
+from .system import holds_bytes, is_hung_up, punch_hole
 
-__all__ = ["START_SUFFIX", "Budget", "Outcome", "OutputPipe", "open_again"]
+__all__ = ["START_SUFFIX", "Budget", "Outcome", "OutputPipe", "kept"]
 
 START_SUFFIX = ".start"
 
@@ -63,9 +65,32 @@ class Budget:
         return max(0, min(wanted, self.limit_bytes - self.kept_bytes))
 
 
-def open_again(path: str) -> int:
-    """Return a descriptor of an output file that goes on, made anew if it is gone."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def kept(path: str) -> tuple[int, int]:
+    """Return the first offset that a stream's file still has, and its end.
+
+    A file that was never made is empty. Raises ``OSError`` if its directory is gone, or what there
+    is cannot be looked at.
+    """
+    start = _trimmed_to(path)
+    try:
+        size = os.stat(path).st_size
+    except FileNotFoundError:
+        os.stat(os.path.dirname(path))
+        size = 0
+    return start, max(size, start)
+
+
+def _trimmed_to(path: str) -> int:
+    try:
+        fd = os.open(path + START_SUFFIX, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        data = os.read(fd, _START.size)
+    finally:
+        os.close(fd)
+    # Shorter where the keeper was killed before it had written it, and trimmed nothing yet.
+    return int(_START.unpack(data)[0]) if len(data) == _START.size else 0
 
 
 class OutputPipe:
@@ -76,16 +101,24 @@ class OutputPipe:
     """
 
     def __init__(
-        self, fd: int, file_fd: int, path: str, *, limit_bytes: int, policy: str, budget: Budget
+        self,
+        fd: int,
+        path: str,
+        *,
+        limit_bytes: int,
+        policy: str,
+        budget: Budget,
+        files: OpenFiles,
     ) -> None:
-        """Take an empty file; ``fd`` is -1 where the pipe's end was lost."""
+        """Begin with no file; ``fd`` is -1 where the pipe's end was lost."""
         self.fd = fd
         self.path = path
         self.start = 0
         self.end = 0
         self.finishing = False
         """The agent's processes are gone: what is left is a pipe's worth, limits or not."""
-        self._file_fd = file_fd
+        self._files = files
+        self._closed = False
         self._limit = limit_bytes
         self._trims = policy == "trim"
         self._released = 0
@@ -96,18 +129,17 @@ class OutputPipe:
         self._punches = True
         budget.streams.add(self)
 
-    def go_on(self) -> None:
-        """Go on where an earlier keeper stopped: after what the file holds."""
-        self.start = _trimmed_to(self.path)
-        self.end = max(os.fstat(self._file_fd).st_size, self.start)
-        self._budget.kept_bytes += self.end - self.start
+    def go_on(self, start: int, end: int) -> None:
+        """Go on where an earlier keeper stopped: after what :func:`kept` found."""
+        self.start, self.end = start, end
+        self._budget.kept_bytes += end - start
 
     def saved(self) -> dict[str, Any]:
         """Return everything, for :meth:`restored`."""
         return {
             "fd": self.fd,
-            "file_fd": self._file_fd,
             "path": self.path,
+            "closed": self._closed,
             "limit_bytes": self._limit,
             "policy": "trim" if self._trims else "wait",
             "start": self.start,
@@ -117,20 +149,21 @@ class OutputPipe:
         }
 
     @classmethod
-    def restored(cls, saved: dict[str, Any], budget: Budget) -> OutputPipe:
+    def restored(cls, saved: dict[str, Any], budget: Budget, files: OpenFiles) -> OutputPipe:
         """Return the stream that :meth:`saved` has described."""
         pipe = cls(
             saved["fd"],
-            saved["file_fd"],
             saved["path"],
             limit_bytes=saved["limit_bytes"],
             policy=saved["policy"],
             budget=budget,
+            files=files,
         )
         pipe.start, pipe.end = saved["start"], saved["end"]
         pipe._released = saved["released"]
         pipe._refused = saved["refused"]
-        if pipe._file_fd < 0:
+        pipe._closed = saved["closed"]
+        if pipe._closed:
             budget.streams.discard(pipe)
         else:
             budget.kept_bytes += pipe.end - pipe.start
@@ -140,10 +173,20 @@ class OutputPipe:
         """Move at most one chunk from the pipe to the file."""
         if self._refused:
             return self._write(memoryview(self._refused))
+        if self.path not in self._files and not holds_bytes(self.fd):
+            # Once nobody has the other end nothing comes any more, but it may have just before.
+            if not is_hung_up(self.fd):
+                return Outcome.EMPTY
+            if not holds_bytes(self.fd):
+                return Outcome.END
         room = _CHUNK if self.finishing else self._room()
         if room == 0:
             return Outcome.FULL
-        return self._splice(room) if self._splices else self._copy(room)
+        try:
+            file_fd = self._files.descriptor(self.path)
+        except OSError as error:
+            return self._refuse(error)
+        return self._splice(file_fd, room) if self._splices else self._copy(room)
 
     def release(self, offset: int) -> None:
         """Somebody has read what comes before ``offset``: a stream that waits may trim it."""
@@ -161,11 +204,12 @@ class OutputPipe:
         if new_start == self.start:
             return False
         try:
+            file_fd = self._files.descriptor(self.path)
             self._write_start(new_start)
         except OSError:
             return False
         try:
-            punch_hole(self._file_fd, self.start, new_start)
+            punch_hole(file_fd, self.start, new_start)
         except OSError as error:
             self._punches = False
             self._write_start(self.start)
@@ -177,11 +221,12 @@ class OutputPipe:
 
     def close(self) -> None:
         """Close both ends; the file counts no longer. Twice is fine."""
-        if self._file_fd >= 0:
+        if not self._closed:
+            self._closed = True
             if self.fd >= 0:
                 os.close(self.fd)
-            os.close(self._file_fd)
-            self.fd = self._file_fd = -1
+                self.fd = -1
+            self._files.close(self.path)
             self._budget.kept_bytes -= self.end - self.start
             self._budget.streams.discard(self)
 
@@ -194,11 +239,11 @@ class OutputPipe:
         room = min(wanted, self._limit - (self.end - self.start))
         return self._budget.room(room) if room > 0 else 0
 
-    def _splice(self, room: int) -> Outcome:
+    def _splice(self, file_fd: int, room: int) -> Outcome:
         """Let the kernel move bytes: what is not in the file yet is still in the pipe."""
         try:
             count = os.splice(
-                self.fd, self._file_fd, room, offset_dst=self.end, flags=os.SPLICE_F_NONBLOCK
+                self.fd, file_fd, room, offset_dst=self.end, flags=os.SPLICE_F_NONBLOCK
             )
         except BlockingIOError:
             return Outcome.EMPTY
@@ -222,7 +267,7 @@ class OutputPipe:
 
     def _write(self, data: memoryview) -> Outcome:
         try:
-            count = os.pwrite(self._file_fd, data, self.end)
+            count = os.pwrite(self._files.descriptor(self.path), data, self.end)
         except OSError as error:
             self._refused = bytes(data)
             return self._refuse(error)
@@ -249,18 +294,3 @@ class OutputPipe:
         if not self._complained:
             self._complained = True
             print(f"{self.path} {words}", file=sys.stderr, flush=True)
-
-
-def _trimmed_to(path: str) -> int:
-    """Return the first offset that a stream still has."""
-    try:
-        fd = os.open(path + START_SUFFIX, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return 0
-    try:
-        start: int = _START.unpack(os.read(fd, _START.size))[0]
-    except (OSError, struct.error):
-        return 0
-    finally:
-        os.close(fd)
-    return start

@@ -23,11 +23,13 @@ from .input_pipe import InputPipe
 from .leader import Adopted, Child, Leader
 from .loop import Loop
 from .output_pipe import OutputPipe
+from .passing import close_all
 from .protocol import Refusal
 
 __all__ = ["load_state", "renew", "restored_agents", "save_agents"]
 
-_STATE_VERSION = 2
+_STATE_VERSION = 3
+_VERSION_WITH_OPEN_FILES = 2
 
 _CHECK_SECS = 10.0
 _PLAIN = ("phase", "kill_at", "give_up_at", "was_asked", "abandoned", "ended_at_ns", "ended")
@@ -60,11 +62,21 @@ def load_state(fd: int) -> dict[str, Any]:
     os.lseek(fd, 0, os.SEEK_SET)
     with open(fd, "rb") as file:
         state: dict[str, Any] = json.loads(file.read(), object_hook=_from_text)
-    if state["version"] != _STATE_VERSION:
+    if state["version"] == _VERSION_WITH_OPEN_FILES:
+        _close_files(state)
+    elif state["version"] != _STATE_VERSION:
         raise ValueError(f"a state of version {state['version']}")
     for descriptor in _descriptors(state):
         os.set_inheritable(descriptor, False)
     return state
+
+
+def _close_files(state: dict[str, Any]) -> None:
+    """Make of a state of version 2, whose streams had their files open, one of version 3."""
+    for stream in (agent[name] for agent in state["agents"] for name in ("stdout", "stderr")):
+        file_fd = stream.pop("file_fd")
+        stream["closed"] = file_fd < 0
+        close_all([file_fd] if file_fd >= 0 else ())
 
 
 def save_agents(agents: Agents) -> list[dict[str, Any]]:
@@ -136,8 +148,8 @@ def _restore_agent(saved: dict[str, Any], agents: Agents, loop: Loop) -> Agent:
         _restore_leader(saved["leader"], agents, loop),
         saved["started_at_ns"],
         None if saved["stdin"] is None else InputPipe.restored(loop, saved["stdin"]),
-        OutputPipe.restored(saved["stdout"], agents.budget),
-        OutputPipe.restored(saved["stderr"], agents.budget),
+        OutputPipe.restored(saved["stdout"], agents.budget, agents.files),
+        OutputPipe.restored(saved["stderr"], agents.budget, agents.files),
     )
     for name in _PLAIN:
         setattr(agent, name, saved[name])

@@ -1,4 +1,4 @@
-"""Starting one agent's process: its files, its pipes, its session, and why it did not start."""
+"""Starting one agent's process: its directory, its pipes, its session, and why it did not start."""
 
 from __future__ import annotations
 
@@ -49,25 +49,23 @@ class Started:
     stdin_fd: int | None
     stdout_fd: int
     stderr_fd: int
-    stdout_file_fd: int
-    stderr_file_fd: int
 
 
 class _Opened(contextlib.ExitStack):
     """Descriptors and files that are given back unless all goes well."""
 
-    def file(self, path: str) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    def directory(self, path: str) -> None:
+        """Make the directory of an output file, which must not be there. Raises ``OSError``."""
+        directory = os.path.dirname(path)
         try:
-            fd = os.open(path, flags, 0o600)
+            os.mkdir(directory, 0o700)
         except FileNotFoundError:
-            directory = os.path.dirname(path)
             os.makedirs(directory, mode=0o700)
-            self.callback(os.rmdir, directory)
-            fd = os.open(path, flags, 0o600)
-        self.callback(remove_output, path)
-        self.callback(os.close, fd)
-        return fd
+        except FileExistsError:
+            if os.path.lexists(path) or not os.path.isdir(directory):
+                raise
+            return
+        self.callback(os.rmdir, directory)
 
     def pipe(self, theirs: _Opened, *, write: bool) -> tuple[int, int]:
         """Return our end, which does not block, and theirs; ``write``: ours is the write end."""
@@ -85,8 +83,9 @@ def start(request: Mapping[str, Any], null_fd: int) -> Started:
     limits = request["limits"]
     with _Opened() as ours, _Opened() as theirs:
         try:
-            stdout_file = ours.file(request["stdout_path"])
-            stderr_file = ours.file(request["stderr_path"])
+            # The mark, too, by which a later server sees that the program may have run.
+            for name in ("stdout_path", "stderr_path"):
+                ours.directory(request[name])
         except OSError as error:
             raise StartFailed(f"no file for the output: {_why(error)}") from None
         try:
@@ -106,9 +105,7 @@ def start(request: Mapping[str, Any], null_fd: int) -> Started:
             env=request["environment"],
             limits=limits,
         )
-        started = Started(
-            pid, time.time_ns(), stdin_fd, stdout_fd, stderr_fd, stdout_file, stderr_file
-        )
+        started = Started(pid, time.time_ns(), stdin_fd, stdout_fd, stderr_fd)
         ours.pop_all()
     return started
 

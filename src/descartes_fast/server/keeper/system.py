@@ -11,11 +11,15 @@ import os
 import select
 import struct
 import sys
+import termios
 
 __all__ = [
+    "adopted_children",
     "become_subreaper",
     "has_exited",
+    "holds_bytes",
     "is_dead",
+    "is_hung_up",
     "is_readable",
     "open_descriptors",
     "parent_and_start",
@@ -31,6 +35,8 @@ _PPID_FIELD = 1
 _START_FIELD = 19
 _EXIT_CODE_FIELD = 49
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
+_CHILDREN_BYTES = 64 * 1024
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info of 64 bytes)
 _PIDFD_INFO_EXIT = 1 << 3
 _PIDFD_INFO = struct.Struct("=QQ11Ii")
@@ -43,6 +49,8 @@ _WNOHANG = 1
 _WEXITED = 4
 _WNOWAIT = 0x20 if sys.platform == "darwin" else 0x01000000
 
+_NO_BYTES = bytes(4)
+
 _libc = ctypes.CDLL(None, use_errno=True)
 # musl has only the second name, with offsets of 64 bits; 32-bit glibc needs the first.
 _fallocate = getattr(_libc, "fallocate64", None) or getattr(_libc, "fallocate", None)
@@ -53,6 +61,34 @@ def become_subreaper() -> bool:
     if sys.platform != "linux":
         return False
     return bool(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+def adopted_children() -> set[int] | None:
+    """Return the children of this thread, if those of its children's that end become its own.
+
+    ``None`` where that is not so, or cannot be known. Nothing is left out as long as this thread
+    reaps nobody meanwhile (``fs/proc/array.c``, ``get_children_pid``).
+    """
+    is_subreaper = ctypes.c_int()
+    if sys.platform != "linux" or _libc.prctl(
+        _PR_GET_CHILD_SUBREAPER, ctypes.byref(is_subreaper), 0, 0, 0
+    ):
+        return None
+    if not is_subreaper.value:
+        return None
+    try:
+        fd = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        data = b""
+        while piece := os.read(fd, _CHILDREN_BYTES):
+            data += piece
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return set(map(int, data.split()))
 
 
 def punch_hole(fd: int, start: int, end: int) -> None:
@@ -139,6 +175,18 @@ def _counts_descriptors() -> bool:
         return 0 < before < os.stat("/proc/self/fd").st_size
     finally:
         os.close(fd)
+
+
+def holds_bytes(pipe: int) -> bool:
+    """Whether a pipe has something to be read."""
+    return fcntl.ioctl(pipe, termios.FIONREAD, _NO_BYTES) != _NO_BYTES
+
+
+def is_hung_up(pipe: int) -> bool:
+    """Whether nobody has a pipe's other end."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
 def parent_of(pid: int) -> int | None:
