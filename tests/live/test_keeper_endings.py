@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from descartes_fast.errors import InvalidState, NotFound
+from descartes_fast.server.keeper.trees import MARKER
 from descartes_fast.server.keeper_link import Ended
 from live.keepers import TestKeeper, is_alive, open_keeper, until
 
@@ -143,6 +144,18 @@ async def test_children_that_left_the_session_end_too(
         os.kill(leader, signal.SIGKILL)
     await until(lambda: not is_alive(pid), 1.0)
     await keeper.end(launch, 1.0)
+
+
+async def test_what_another_has_started_in_an_agents_name_ends_after_it(
+    keeper: TestKeeper,
+) -> None:
+    """No descendant of the agent's, so its end does not wait for it."""
+    launch = await keeper.launch("cat", stdin="pipe")
+    mark = {MARKER: f"{keeper.link.instance}/{launch.agent_id}"}
+    other = await asyncio.create_subprocess_exec("/bin/sleep", "60", env=mark)
+    await keeper.link.write_stdin(launch.agent_id, b"", close=True)
+    await keeper.end(launch)
+    assert await asyncio.wait_for(other.wait(), 10) == -signal.SIGKILL
 
 
 async def test_kill_ends_a_tree_that_keeps_forking(keeper: TestKeeper) -> None:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from .agent import Agent, Phase
 from .exits import choose_exits
@@ -27,6 +27,7 @@ _REST_GRACE_SECS = 2.0  # for what a leader that has exited left behind
 _GIVE_UP_SECS = 5.0  # after SIGKILL: a process that hangs in the kernel holds up no report
 _LOOK_SECS = 0.005  # between two looks at the process table while something is ending
 _LOOK_SHARE = 5  # ... and at least so many times the processor time of one
+_SWEEP_SECS = 1.0  # until a look is had for what others have started in an ended agent's name
 _REMEMBER_SECS = 0.05  # a thousand agents stopped together cost few looks, not a thousand
 
 
@@ -51,6 +52,8 @@ class Endings:
         # Processes of agents whose ids nobody else can have.
         self._leaders: dict[int, str] = {}
         self._ending: set[Agent] = set()
+        # Ids of agents that have ended and left no descendant; nobody has looked for more yet.
+        self._unswept: set[str] = set()
         self._look_wanted = False
         self._next_look_at = 0.0
         self._looked_at = 0.0
@@ -189,17 +192,44 @@ class Endings:
         return {**reaped, **self._leaders}
 
     def _look(self) -> None:
-        """Look at the process table once for all agents that are ending."""
+        """Look once for all agents that are ending: who is there, if there may be anybody."""
+        if self._left_nobody():
+            self._sweep_later(agent.id for agent in self._ending)
+            for agent in list(self._ending):
+                self._drain(agent)
+            self._look_wanted = False
+            return
         now = self._looked_at = time.monotonic()
         began = time.thread_time()
         members = self._trees.members(self._sessions())
         for agent in list(self._ending):
             self._end_rest(agent, members.get(agent.id, []), now)
+        self._sweep(members)
         self._look_wanted = bool(self._ending)
         pause = max(_LOOK_SECS, (time.thread_time() - began) * _LOOK_SHARE)
         self._next_look_at = time.monotonic() + pause
         # Also with nothing left: an exit before then asks for a look that has to wait.
         self._loop.call_at(self._next_look_at, lambda: None)
+
+    def _left_nobody(self) -> bool:
+        """Whether all that are ending have exited and no process descends from them."""
+        return all(
+            agent.phase is Phase.CLEARING and not agent.leader.is_adopted for agent in self._ending
+        ) and not self._trees.may_have_left(self._leaders)
+
+    def _sweep_later(self, agent_ids: Iterable[str]) -> None:
+        """Look once for the marks of ended agents: not only their descendants can have them."""
+        if not self._unswept:
+            self._loop.call_later(
+                _SWEEP_SECS, lambda: self._sweep(self._trees.members(self._sessions()))
+            )
+        self._unswept.update(agent_ids)
+
+    def _sweep(self, members: Mapping[str, list[int]]) -> None:
+        for agent_id in self._unswept.intersection(members):
+            if agent_id not in self._live:
+                signal_all(self._trees, members[agent_id], signal.SIGKILL)
+        self._unswept.clear()
 
     def _end_rest(self, agent: Agent, rest: list[int], now: float) -> None:
         kill_at = agent.kill_at if agent.kill_at is not None else now

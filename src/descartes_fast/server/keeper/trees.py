@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .system import is_dead, parent_and_start, parent_of
+from .system import adopted_children, is_dead, parent_and_start, parent_of
 
 __all__ = [
     "MARKER",
@@ -81,6 +81,15 @@ class ProcessTable:
             if owner is not None and not is_dead(pid):
                 found.setdefault(owner, []).append(pid)
         return found
+
+    def may_have_left(self, leaders: Mapping[int, str]) -> bool:
+        """Whether leaders of ``leaders`` that were started here, and have exited, left anybody.
+
+        That costs much less to know than who it is: what has lost its parent is a child of this
+        process then, and so is whoever its ancestors are that have not.
+        """
+        children = adopted_children()
+        return children is None or not children <= leaders.keys()
 
     def send(self, pid: int, signum: int) -> None:
         """Signal a process that the last pass found, unless its id is somebody else's by now."""
@@ -165,6 +174,10 @@ class GroupTable:
     def members(self, leaders: Mapping[int, str]) -> dict[str, list[int]]:
         """Return the process groups that have a member that is alive."""
         return {agent: [-pid] for pid, agent in leaders.items() if _group_is_alive(pid)}
+
+    def may_have_left(self, leaders: Mapping[int, str]) -> bool:
+        """Whether leaders may have left anybody: that is not known here."""
+        return True
 
     def send(self, pid: int, signum: int) -> None:
         """Signal a group of the last pass."""
