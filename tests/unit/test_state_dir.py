@@ -287,3 +287,14 @@ def test_state_dir_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot use"):
         StateDir(tmp_path / "file" / "state")
+
+
+def test_output_of_agents_is_removed_whatever_there_is_of_it(tmp_path: Path) -> None:
+    state = StateDir(tmp_path / "state")
+    silent, wordy, never_started, kept = (uuid.uuid4() for _ in range(4))
+    for agent_id in (silent, wordy, kept):
+        state.agent_directory(agent_id).mkdir()
+    (state.agent_directory(wordy) / "stdout").write_bytes(b"words")
+    state.remove_agents([silent, wordy, never_started])
+    assert os.listdir(state.agents) == [str(kept)]
+    state.close()

@@ -32,6 +32,7 @@ from .limits import Reserves
 from .log_feed import LogFeed
 from .news import AgentNews, KeeperNews
 from .operations import Operations
+from .output_removal import OutputRemoval
 from .publisher import Publisher
 from .queries import Queries
 from .recovery import Recovery
@@ -99,12 +100,12 @@ async def assemble(
     background = Tasks()
     stack.push_async_callback(background.aclose)
 
-    def remove_output(agent_id: UUID) -> None:
-        files.submit(state_dir.remove_agent, agent_id)
+    removal = OutputRemoval(state_dir, files)
+    stack.push_async_callback(removal.aclose)
 
     def forget(agent_id: UUID) -> None:
         journal.remove_agent(agent_id)
-        remove_output(agent_id)
+        removal.remove(agent_id)
 
     registry = Registry(
         max_agents=config.max_agents,
@@ -173,7 +174,7 @@ async def assemble(
         journal,
         observer,
         background,
-        remove_output,
+        removal.remove,
     )
     recovery = Recovery(
         journal=journal,
