@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, cast
 from uuid import UUID
 
@@ -37,8 +38,8 @@ class ForgetfulKeeper:
     def __init__(self) -> None:
         self.forgotten: list[UUID] = []
 
-    async def forget(self, agent_id: UUID) -> None:
-        self.forgotten.append(agent_id)
+    def forget_ended(self, agent_ids: Iterable[UUID]) -> None:
+        self.forgotten += agent_ids
 
 
 def registry() -> Registry:
@@ -87,6 +88,23 @@ async def test_end_is_forgotten_by_the_keeper_only_when_it_is_stored(
     journal.go.set()
     await background.join(1)
     assert keeper.forgotten == [agent.id]
+
+
+async def test_end_that_comes_during_a_commit_is_forgotten_after_the_next() -> None:
+    journal, background, keeper = SlowJournal(), Tasks(), ForgetfulKeeper()
+    told = KeeperNews(registry(), journal, background, lambda reason: None)
+    told.begin(cast(Any, keeper))
+    first, second = running_agent(Recorder()), running_agent(Recorder())
+    told.agent_ended(ended(first, exit_code=0))
+    await asyncio.sleep(0)
+    told.agent_ended(ended(second, exit_code=0))
+    this, journal.go = journal.go, asyncio.Event()
+    this.set()
+    await background.join(0.1)
+    assert keeper.forgotten == [first.id]
+    journal.go.set()
+    await background.join(1)
+    assert keeper.forgotten == [first.id, second.id]
 
 
 async def test_agent_that_nobody_knows_is_forgotten_too() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import CommunicationError, from_wire
@@ -79,8 +79,13 @@ class KeeperConnection:
 
     def post(self, operation: str, **fields: Any) -> None:
         """Send a request that nobody waits for."""
+        self.post_all(operation, [fields])
+
+    def post_all(self, operation: str, requests: Iterable[Mapping[str, Any]]) -> None:
+        """Send requests that nobody waits for, together."""
         if self.lost is None:
-            self._wire.write(frame({"op": operation, "id": 0, **fields}))
+            frames = (frame({"op": operation, "id": 0, **fields}) for fields in requests)
+            self._wire.write(b"".join(frames))
 
     async def drain(self) -> None:
         """Wait until the keeper has taken most of what was written."""

@@ -234,6 +234,15 @@ class KeeperLink:
         """
         await self._ask("forget", agent=str(agent_id), remove=remove_output)
 
+    def forget_ended(self, agent_ids: Iterable[UUID]) -> None:
+        """Let the keeper drop what it knows of agents whose ends are stored.
+
+        While there is no keeper nothing is said: whoever takes the agents over says it again.
+        """
+        self._connection.post_all(
+            "forget", [{"agent": str(agent_id), "remove": False} for agent_id in agent_ids]
+        )
+
     async def set_total_limit(self, limit_bytes: int | None) -> None:
         """Limit what the streams of all agents that run keep together.
 

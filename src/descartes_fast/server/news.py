@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
+from uuid import UUID
 
 from .._core import StatusUpdate
-from ..errors import AgentError
 from .agent import Agent
 from .agent_records import record_of
 from .journal import NoJournal
@@ -17,7 +16,7 @@ from .registry import Registry
 from .status_feed import StatusFeed
 from .tasks import Tasks
 
-__all__ = ["AgentNews", "KeeperNews", "forget_when_stored"]
+__all__ = ["AgentNews", "KeeperNews"]
 
 
 class AgentNews:
@@ -79,6 +78,8 @@ class KeeperNews:
         self._background = background
         self._on_lost = on_lost
         self._early: list[OutputGrew | Ended] = []
+        self._ended: list[UUID] = []
+        self._is_forgetting = False
 
     def begin(self, keeper: KeeperLink) -> None:
         """Take what has come and what comes: the agents that ``keeper`` has are known now."""
@@ -105,14 +106,20 @@ class KeeperNews:
         agent = self._registry.find(event.agent_id)
         if agent is not None:
             agent.ended(event)
-        self._background.start(forget_when_stored(self._keeper, self._journal, event))
+        self._ended.append(event.agent_id)
+        if not self._is_forgetting:
+            self._is_forgetting = True
+            self._background.start(self._forget_ended(self._keeper))
 
     def keeper_lost(self, reason: str) -> None:
         self._on_lost(reason)
 
-
-async def forget_when_stored(keeper: KeeperLink, journal: NoJournal, event: Ended) -> None:
-    """Let the keeper forget an agent once its end is in the journal, however long that takes."""
-    await journal.stored()
-    with contextlib.suppress(AgentError):  # an abandoned launch is forgotten already
-        await keeper.forget(event.agent_id)
+    async def _forget_ended(self, keeper: KeeperLink) -> None:
+        """Let the keeper forget what has ended once that is stored, however long it takes."""
+        try:
+            while self._ended:
+                agent_ids, self._ended = self._ended, []
+                await self._journal.stored()
+                keeper.forget_ended(agent_ids)
+        finally:
+            self._is_forgetting = False

@@ -25,6 +25,7 @@ from .tasks import Tasks
 __all__ = ["Spawner"]
 
 MAX_SPAWN_SECS = 3600.0
+_CROWD = 16  # launches under way: the keeper has that many milliseconds of work before it
 MAX_NAME_CHARACTERS = 1024
 MAX_METADATA_CHARACTERS = 16 * 1024  # of keys and values; an agent keeps them for its retention
 
@@ -60,6 +61,7 @@ class Spawner:
         self._observer = observer
         self._background = background
         self._remove_output = remove_output
+        self._launching = 0
 
     async def spawn(
         self,
@@ -125,7 +127,12 @@ class Spawner:
     async def _start(self, agent: Agent, plan: LaunchPlan) -> None:
         """Have the program executed; if the keeper is lost meanwhile the next one finds out."""
         try:
-            agent.started(await self._keeper.launch(self._launch(agent, plan)))
+            self._count_launches(1)
+            try:
+                started = await self._keeper.launch(self._launch(agent, plan))
+            finally:
+                self._count_launches(-1)
+            agent.started(started)
         except CommunicationError as error:
             await self._keeper.until_back()
             agent.require_known_start()
@@ -134,6 +141,10 @@ class Spawner:
             if self._keeper.is_over:
                 raise
             raise ServerBusy(f"the keeper was lost before it started the agent: {error}") from None
+
+    def _count_launches(self, more: int) -> None:
+        self._launching += more
+        self._journal.is_crowded = self._launching >= _CROWD
 
     def _launch(self, agent: Agent, plan: LaunchPlan) -> Launch:
         return Launch(
