@@ -16,6 +16,7 @@ from .keeper.protocol import BrokenFrame, FrameReader, frame
 __all__ = ["KeeperConnection", "TakeDescriptors"]
 
 _READ_BYTES = 256 * 1024
+_READS = 16  # in one turn of the loop
 _UNSENT_BYTES = 1024 * 1024
 _HELD_BYTES = 4 * 1024
 """What is asked in one turn of the loop goes in pieces of this size, some twenty small requests:
@@ -218,18 +219,28 @@ class _Wire:
             self.arrivals.close()
 
     def _read(self) -> None:
+        """Read what is there, which the kernel gives out in parts where descriptors came along."""
+        for _ in range(_READS):
+            if not self._read_once():
+                return
+
+    def _read_once(self) -> bool:
+        """Read; return whether there may be more."""
+        if self._closed:
+            return False
         try:
             data, batches = receive(self._socket, _READ_BYTES)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError as error:
             self._on_lost(f"the connection to the keeper broke: {error}")
-            return
+            return False
         self.arrivals.put(batches)
         if data:
             self._on_data(data)
         else:
             self._on_lost("the keeper is gone")
+        return bool(batches)
 
     def _flush(self) -> None:
         try:

@@ -38,7 +38,7 @@ class PipeEnds:
         may have: it needs those to do its work.
         """
         self._let_go(agent_id)
-        if descriptors is None or not names or any(map(is_one_of_the_last, descriptors)):
+        if descriptors is None or not names or is_one_of_the_last(max(descriptors)):
             close_all(descriptors or ())
             self._missing.add(agent_id)
         else:

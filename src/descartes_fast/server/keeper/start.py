@@ -54,15 +54,14 @@ class Started:
 class _Opened(contextlib.ExitStack):
     """Descriptors and files that are given back unless all goes well."""
 
-    def directory(self, path: str) -> None:
-        """Make the directory of an output file, which must not be there. Raises ``OSError``."""
-        directory = os.path.dirname(path)
+    def directory(self, directory: str, *files: str) -> None:
+        """Make a directory for output, in which there must be no such files. Raises ``OSError``."""
         try:
             os.mkdir(directory, 0o700)
         except FileNotFoundError:
             os.makedirs(directory, mode=0o700)
         except FileExistsError:
-            if os.path.lexists(path) or not os.path.isdir(directory):
+            if not os.path.isdir(directory) or any(map(os.path.lexists, files)):
                 raise
             return
         self.callback(os.rmdir, directory)
@@ -84,8 +83,9 @@ def start(request: Mapping[str, Any], null_fd: int) -> Started:
     with _Opened() as ours, _Opened() as theirs:
         try:
             # The mark, too, by which a later server sees that the program may have run.
-            for name in ("stdout_path", "stderr_path"):
-                ours.directory(request[name])
+            files = request["stdout_path"], request["stderr_path"]
+            for directory in {os.path.dirname(file) for file in files}:
+                ours.directory(directory, *files)
         except OSError as error:
             raise StartFailed(f"no file for the output: {_why(error)}") from None
         try:
