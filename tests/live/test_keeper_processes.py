@@ -191,6 +191,23 @@ async def test_launch_never_writes_to_a_file_that_is_there(
     assert target.read_text() == "kept"
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_spare_directory_becomes_the_outputs_if_it_is_there(
+    keeper: TestKeeper, is_there: bool
+) -> None:
+    spare = keeper.directory / "spare"
+    keeper.directory.mkdir()
+    if is_there:
+        spare.mkdir(mode=0o700)
+        number = spare.stat().st_ino
+    launch = await keeper.launch("echo", "x", spare_directory=str(spare))
+    await keeper.end(launch)
+    assert await keeper.stdout(launch) == b"x\n"
+    if is_there:
+        assert Path(launch.stdout_path).parent.stat().st_ino == number
+    assert not spare.exists()
+
+
 async def test_cancelled_launch_leaves_no_process(keeper: TestKeeper) -> None:
     launches = [keeper.prepare("sleep", "60") for _ in range(50)]
     tasks = [asyncio.create_task(keeper.link.launch(launch)) for launch in launches]

@@ -296,5 +296,23 @@ def test_output_of_agents_is_removed_whatever_there_is_of_it(tmp_path: Path) -> 
         state.agent_directory(agent_id).mkdir()
     (state.agent_directory(wordy) / "stdout").write_bytes(b"words")
     state.remove_agents([silent, wordy, never_started])
-    assert os.listdir(state.agents) == [str(kept)]
+    spare = state.spare_directory()
+    assert spare is not None
+    assert {state.agents / name for name in os.listdir(state.agents)} == {
+        state.agent_directory(kept),
+        spare,
+    }
+    assert (state.spare_directory(), os.listdir(spare)) == (None, [])
+    state.close()
+
+
+def test_spare_directories_are_few_and_gone_with_the_next_server(tmp_path: Path) -> None:
+    state = StateDir(tmp_path / "state")
+    agent_ids = [uuid.uuid4() for _ in range(300)]
+    for agent_id in agent_ids:
+        state.agent_directory(agent_id).mkdir()
+    state.remove_agents(agent_ids)
+    assert len(os.listdir(state.agents)) == 256
+    state.remove_unknown([])
+    assert os.listdir(state.agents) == []
     state.close()

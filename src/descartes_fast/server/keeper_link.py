@@ -148,6 +148,7 @@ class KeeperLink:
                 output_limit_bytes=launch.output_limit_bytes,
                 output_policy=launch.output_policy,
                 limits=dict(launch.limits),
+                spare_directory=launch.spare_directory,
             )
         except BrokenFrame:
             raise SpawnFailed("its arguments, environment and task are too long") from None

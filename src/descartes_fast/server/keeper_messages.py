@@ -30,7 +30,8 @@ class Launch:
     ``argv`` and ``environment`` are passed as they are. ``stdin_data`` is written first
     and, with ``stdin`` "close-after-task", the only thing. Each output stream keeps
     ``output_limit_bytes`` in its file. ``limits`` are resource limits by their names in
-    ``getrlimit(2)`` without ``RLIMIT_``, in lower case.
+    ``getrlimit(2)`` without ``RLIMIT_``, in lower case. ``spare_directory`` is an empty one that
+    may become the output's.
     """
 
     agent_id: UUID
@@ -44,6 +45,7 @@ class Launch:
     output_limit_bytes: int
     output_policy: OutputPolicy = "trim"
     limits: Mapping[str, int] = field(default_factory=dict)
+    spare_directory: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

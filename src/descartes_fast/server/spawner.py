@@ -147,6 +147,8 @@ class Spawner:
         self._journal.is_crowded = self._launching >= _CROWD
 
     def _launch(self, agent: Agent, plan: LaunchPlan) -> Launch:
+        # Without a reserve it is for the new directory to show that the disk is full.
+        spare = self._state_dir.spare_directory() if self._config.disk_reserve_bytes else None
         return Launch(
             agent_id=agent.id,
             argv=plan.argv,
@@ -159,6 +161,7 @@ class Spawner:
             output_limit_bytes=self._config.output_limit_bytes,
             output_policy=self._config.output_policy,
             limits=plan.limits,
+            spare_directory=None if spare is None else str(spare),
         )
 
     def _stored_config(self, config: AgentConfig) -> bytes:

@@ -54,10 +54,14 @@ class Started:
 class _Opened(contextlib.ExitStack):
     """Descriptors and files that are given back unless all goes well."""
 
-    def directory(self, directory: str, *files: str) -> None:
-        """Make a directory for output, in which there must be no such files. Raises ``OSError``."""
+    def directory(self, directory: str, spare: str | None, *files: str) -> None:
+        """Make a directory for output, in which there must be no such files. Raises ``OSError``.
+
+        A ``spare`` one gets its name if it can be.
+        """
         try:
-            os.mkdir(directory, 0o700)
+            if spare is None or not _renamed(spare, directory):
+                os.mkdir(directory, 0o700)
         except FileNotFoundError:
             os.makedirs(directory, mode=0o700)
         except FileExistsError:
@@ -85,7 +89,7 @@ def start(request: Mapping[str, Any], null_fd: int) -> Started:
             # The mark, too, by which a later server sees that the program may have run.
             files = request["stdout_path"], request["stderr_path"]
             for directory in {os.path.dirname(file) for file in files}:
-                ours.directory(directory, *files)
+                ours.directory(directory, request.get("spare_directory"), *files)
         except OSError as error:
             raise StartFailed(f"no file for the output: {_why(error)}") from None
         try:
@@ -108,6 +112,14 @@ def start(request: Mapping[str, Any], null_fd: int) -> Started:
         started = Started(pid, time.time_ns(), stdin_fd, stdout_fd, stderr_fd)
         ours.pop_all()
     return started
+
+
+def _renamed(spare: str, directory: str) -> bool:
+    try:
+        os.rename(spare, directory)
+    except OSError:
+        return False
+    return True
 
 
 def remove_output(path: str) -> None:
