@@ -513,3 +513,19 @@ async def test_pruning_leaves_nothing_of_replies_that_are_too_old(
     found = b"".join(file.read_bytes() for file in path.parent.glob("journal*"))
     assert b"secret task" not in found
     assert (b"secret reply" in found) is (replay_secs > 0)
+
+
+async def test_patient_group_waits_longer_in_a_crowd_and_a_reply_never(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_CROWDED_GROUP_SECS", 60.0)
+    journal.save_agent(record())
+    await journal.committed()
+    journal.is_crowded = True
+    journal.save_agent(record())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await journal.committed()
+    journal.save_reply("changes", "key", b"reply")
+    async with asyncio.timeout(5):
+        await journal.committed()
