@@ -17,35 +17,6 @@ import zmq.backend
 
 from .publications cimport Sorter
 
-cdef enum:
-    # Of zmq.h.
-    NOBLOCK = 1
-    SNDMORE = 2
-    EVENTS = 15
-
-cdef struct Message:
-    # zmq_msg_t: 64 bytes whose insides are libzmq's own, aligned as a pointer is.
-    void* insides[8]
-
-ctypedef int (*on_message_t)(Message*) noexcept nogil
-ctypedef int (*receive_t)(Message*, void*, int) noexcept nogil
-ctypedef void* (*data_t)(Message*) noexcept nogil
-ctypedef size_t (*size_of_t)(const Message*) noexcept nogil
-ctypedef int (*is_more_t)(const Message*) noexcept nogil
-ctypedef int (*send_t)(void*, const void*, size_t, int) noexcept nogil
-ctypedef int (*get_option_t)(void*, int, void*, size_t*) noexcept nogil
-ctypedef int (*errno_t)() noexcept nogil
-
-cdef on_message_t msg_init
-cdef on_message_t msg_close
-cdef receive_t msg_recv
-cdef data_t msg_data
-cdef size_of_t msg_size
-cdef is_more_t msg_more
-cdef send_t send_bytes
-cdef get_option_t get_option
-cdef errno_t last_errno
-
 
 cdef bint find_libzmq() except -1:
     """Look the functions up in pyzmq's extension and the libraries that it depends on."""
@@ -92,27 +63,26 @@ cdef class Frames:
     cdef object _socket
 
     def __init__(self, socket):
-        if not LIBZMQ_FOUND:
-            raise NotImplementedError("libzmq's functions were not found in pyzmq")
-        if not isinstance(socket, zmq.backend.Socket):
-            raise TypeError(f"expected a zmq.Socket, not {type(socket).__name__}")
+        self._handle = handle_of(socket)
         self._socket = socket
-        self._handle = <void*><uintptr_t>socket.underlying
+
+    @property
+    def fd(self):
+        """What becomes readable when libzmq has news for the socket."""
+        return self._socket.getsockopt(zmq.FD)
 
     def events(self):
         """Return what the socket is ready for (``zmq.POLLIN``, ``POLLOUT``)."""
-        cdef int events = 0
-        cdef size_t size = sizeof(events)
-        check_open(self)
-        while get_option(self._handle, EVENTS, &events, &size) != 0:
-            if last_errno() != EINTR:
-                raise zmq.ZMQError(last_errno())
+        check_open(self._socket)
+        cdef int events = read_events(self._handle)
+        if events < 0:
+            raise zmq.ZMQError(-events)
         return events
 
     def receive(self, Py_ssize_t limit):
         """Return at most ``limit`` messages, each a list of frames; fewer: there are no more."""
         cdef list messages = []
-        check_open(self)
+        check_open(self._socket)
         while len(messages) < limit:
             frames = receive_one(self._handle)
             if frames is None:
@@ -129,7 +99,7 @@ cdef class Frames:
         cdef Sorter sorter = Sorter(routes)
         cdef Py_ssize_t count = 0
         cdef Message part
-        check_open(self)
+        check_open(self._socket)
         msg_init(&part)
         try:
             while count < limit and not sorter.full and receive_part(self._handle, &part):
@@ -147,28 +117,30 @@ cdef class Frames:
         All of them: it is sent. Not one: it would have to wait. In between: its peer went away
         in the middle of it, and libzmq discards everything up to a frame without ``SNDMORE``.
         """
-        cdef Py_ssize_t count = len(frames)
-        cdef Py_ssize_t position
-        check_open(self)
-        check_frames(frames)
-        for position in range(count):
-            if not send_one(self._handle, frames[position], position < count - 1):
-                return position
-        return count
+        check_open(self._socket)
+        return send_frames(self._handle, frames)
 
     def send_rest(self, tuple frames):
         """Give libzmq what is left of a message that it discards."""
-        cdef Py_ssize_t count = len(frames)
-        cdef Py_ssize_t position
-        check_open(self)
-        check_frames(frames)
-        for position in range(count):
-            send_one(self._handle, frames[position], position < count - 1)
+        check_open(self._socket)
+        send_remaining(self._handle, frames)
+
+    def close(self):
+        """Nothing: the socket is its owner's to close."""
 
 
-cdef int check_open(Frames self) except -1:
+cdef void* handle_of(object socket) except NULL:
+    """Return the handle of a pyzmq socket, which is good until the socket is closed."""
+    if not LIBZMQ_FOUND:
+        raise NotImplementedError("libzmq's functions were not found in pyzmq")
+    if not isinstance(socket, zmq.backend.Socket):
+        raise TypeError(f"expected a zmq.Socket, not {type(socket).__name__}")
+    return <void*><uintptr_t>socket.underlying
+
+
+cdef int check_open(object socket) except -1:
     """A closed socket's handle is memory that libzmq has given back."""
-    if self._socket.closed:
+    if socket.closed:
         raise zmq.ZMQError(errno.ENOTSOCK)
     return 0
 
@@ -178,6 +150,37 @@ cdef int check_frames(tuple frames) except -1:
     for frame in frames:
         if type(frame) is not bytes:
             raise TypeError(f"a frame must be bytes, not {type(frame).__name__}")
+    return 0
+
+
+cdef int read_events(void* handle) noexcept nogil:
+    """Return what a socket is ready for, or a negative errno."""
+    cdef int events = 0
+    cdef size_t size = sizeof(events)
+    while get_option(handle, EVENTS, &events, &size) != 0:
+        if last_errno() != EINTR:
+            return -last_errno()
+    return events
+
+
+cdef Py_ssize_t send_frames(void* handle, tuple frames) except -1:
+    """Send one message without waiting; return how many of its frames libzmq has taken."""
+    cdef Py_ssize_t count = len(frames)
+    cdef Py_ssize_t position
+    check_frames(frames)
+    for position in range(count):
+        if not send_one(handle, frames[position], position < count - 1):
+            return position
+    return count
+
+
+cdef int send_remaining(void* handle, tuple frames) except -1:
+    """Send frames whether libzmq takes them or not."""
+    cdef Py_ssize_t count = len(frames)
+    cdef Py_ssize_t position
+    check_frames(frames)
+    for position in range(count):
+        send_one(handle, frames[position], position < count - 1)
     return 0
 
 
