@@ -1,4 +1,4 @@
-"""What a live test must not leave behind: processes, descriptors, ZeroMQ contexts, tasks.
+"""What a live test must not leave behind: processes, descriptors, ZeroMQ contexts, threads, tasks.
 
 The test process is made a child subreaper, so whatever a test starts stays its
 descendant, also when everything between the two is gone.
@@ -11,6 +11,7 @@ import ctypes
 import gc
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,10 +37,11 @@ class Holdings:
     processes: dict[int, str]
     descriptors: dict[int, str]
     contexts: dict[int, str]
+    threads: dict[int, str]
 
     @classmethod
     def now(cls) -> Holdings:
-        return cls(descendants(), _descriptors(), _open_contexts())
+        return cls(descendants(), _descriptors(), _open_contexts(), _our_threads())
 
     def more_than(self, before: Holdings) -> list[str]:
         """Return what is here and was not in ``before``, a line each."""
@@ -52,6 +54,9 @@ class Holdings:
             f"ZeroMQ context: {words}"
             for key, words in self.contexts.items()
             if key not in before.contexts
+        ]
+        more += [
+            f"thread: {words}" for key, words in self.threads.items() if key not in before.threads
         ]
         extra = len(self.descriptors) - len(before.descriptors)
         if extra > 0:
@@ -153,4 +158,13 @@ def _open_contexts() -> dict[int, str]:
         id(found): repr(found)
         for found in gc.get_objects()
         if issubclass(type(found), zmq.Context) and not found.closed
+    }
+
+
+def _our_threads() -> dict[int, str]:
+    """Return the threads that we name; those of an event loop's executor are its own."""
+    return {
+        id(thread): repr(thread)
+        for thread in threading.enumerate()
+        if thread.name.startswith("descartes-fast")
     }

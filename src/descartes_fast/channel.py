@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import struct
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import zmq
 
@@ -21,7 +21,7 @@ from ._core.frames import LIBZMQ_FOUND, Frames
 from .errors import UsageError
 from .plain_frames import PlainFrames
 
-__all__ = ["Channel", "Monitor", "MonitorEvent"]
+__all__ = ["Channel", "Monitor", "MonitorEvent", "SocketFrames", "usual_frames"]
 
 M = TypeVar("M")
 
@@ -30,6 +30,23 @@ SAFETY_INTERVAL_SECS = 1.0
 # As plain ints: each conversion of pyzmq's enums costs more than the call it is for.
 _POLLIN = int(zmq.POLLIN)
 _POLLOUT = int(zmq.POLLOUT)
+
+
+class SocketFrames(Protocol):
+    """Whole messages in and out of one socket: ``Frames``, and what has its interface."""
+
+    @property
+    def fd(self) -> int: ...
+    def events(self) -> int: ...
+    def receive(self, limit: int) -> list[list[bytes]]: ...
+    def send(self, frames: tuple[bytes, ...]) -> int: ...
+    def send_rest(self, frames: tuple[bytes, ...]) -> None: ...
+    def close(self) -> None: ...
+
+
+def usual_frames(socket: zmq.Socket[bytes]) -> Frames | PlainFrames:
+    """Return the way to a socket that one thread uses: libzmq's own functions, or pyzmq's calls."""
+    return Frames(socket) if LIBZMQ_FOUND else PlainFrames(socket)
 
 
 class Channel:
@@ -41,7 +58,8 @@ class Channel:
     their turn.
 
     ``on_writable`` is called once after a ``send`` that returned ``False``, as soon as the
-    socket takes messages again. Must be made, used and closed on the loop's thread.
+    socket takes messages again. ``frames`` are the way to the socket, if not the usual one, and
+    are closed with it. Must be made, used and closed on the loop's thread.
     Raises ``UsageError`` on a loop that cannot watch file descriptors.
     """
 
@@ -52,6 +70,7 @@ class Channel:
         *,
         on_delivered: Callable[[], None] | None = None,
         on_writable: Callable[[], None] | None = None,
+        frames: SocketFrames | None = None,
         batch: int = 128,
     ) -> None:
         self.socket = socket
@@ -60,7 +79,7 @@ class Channel:
         self.closed = False
         self.delivering = False
         """Whether messages are being given to ``on_message``; ``on_delivered`` follows."""
-        self._frames = Frames(socket) if LIBZMQ_FOUND else PlainFrames(socket)
+        self._frames = usual_frames(socket) if frames is None else frames
         self._on_message = on_message
         self._on_delivered = on_delivered
         self._on_writable = on_writable
@@ -70,7 +89,7 @@ class Channel:
         self._blocked = False
         self._looking: asyncio.Handle | None = None
         self._loop = asyncio.get_running_loop()
-        self._fd = int(socket.getsockopt(zmq.FD))
+        self._fd = self._frames.fd
         try:
             self._loop.add_reader(self._fd, self._drain)
         except NotImplementedError:
@@ -125,6 +144,7 @@ class Channel:
             self._looking = None
         if not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
+        self._frames.close()
         self.socket.close(linger=linger_ms)
 
     def _block(self, frames: tuple[bytes, ...], taken: int) -> None:

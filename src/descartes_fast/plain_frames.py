@@ -31,6 +31,11 @@ class PlainFrames:
         self._socket: zmq.Socket[bytes] = zmq.Socket(shadow=socket.underlying)
         self._owner = socket
 
+    @property
+    def fd(self) -> int:
+        """What becomes readable when libzmq has news for the socket."""
+        return int(self._socket.getsockopt(zmq.FD))
+
     def events(self) -> int:
         """Return what the socket is ready for (``zmq.POLLIN``, ``POLLOUT``)."""
         self._check_open()
@@ -71,6 +76,9 @@ class PlainFrames:
         last = len(frames) - 1
         for position, frame in enumerate(frames):
             self._send_one(frame, more=position < last)
+
+    def close(self) -> None:
+        """Nothing: the socket is its owner's to close."""
 
     def _receive_one(self) -> list[bytes] | None:
         try:

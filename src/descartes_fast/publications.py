@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import zmq
 
 from ._core import LogStreamMessage, StatusUpdate
-from .channel import Channel
+from .channel import Channel, usual_frames
 
 __all__ = ["Publication", "PublicationChannel"]
 
@@ -34,13 +34,15 @@ class PublicationChannel(Channel, Generic[R]):
         routes: dict[bytes, R],
         on_run: Callable[[tuple[R | None, list[Publication] | bytes]], None],
     ) -> None:
-        super().__init__(socket, batch=_BATCH)
+        frames = usual_frames(socket)
+        super().__init__(socket, frames=frames, batch=_BATCH)
+        self._receive_published = frames.receive_published
         self._routes = routes
         self._on_run = on_run
 
     def _take(self, limit: int) -> int:
         try:
-            count, runs = self._frames.receive_published(limit, self._routes)
+            count, runs = self._receive_published(limit, self._routes)
         except zmq.ZMQError:
             self.close()
             return 0

@@ -5,11 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 import zmq
 
+from descartes_fast import (
+    AgentStatus,
+    CommandResponse,
+    ControlCommand,
+    ControlCommandType,
+    serialize_zmq_message,
+)
+from descartes_fast._core.frames import LIBZMQ_FOUND
+from descartes_fast._core.quick_status import QuickReplies
 from descartes_fast.channel import SAFETY_INTERVAL_SECS, Channel
 
 COUNT = int(os.environ.get("TEST_WAKEUPS", "30000"))
@@ -68,4 +79,90 @@ async def test_messages_back_and_forth_never_wait_for_the_safety_timer(batch: in
             client.close()
             server.close()
     print(f"{received} messages, the longest pause {longest * 1000:.1f} ms")
+    assert longest < STALL_SECS
+
+
+AGENT = UUID(int=1)
+QUESTION = serialize_zmq_message(
+    ControlCommand(
+        request_id="", agent_id=AGENT, command_type=ControlCommandType.GET_STATUS, payload=None
+    )
+)
+ANSWER = serialize_zmq_message(
+    CommandResponse(request_id="", agent_id=AGENT, success=True, status=AgentStatus.RUNNING)
+)
+
+
+@pytest.mark.skipif(not LIBZMQ_FOUND, reason="libzmq's functions are not found here")
+@pytest.mark.timeout(60 + COUNT // 3000)
+@pytest.mark.parametrize("count", [1, 3])
+async def test_two_threads_on_a_socket_never_take_the_wake_up_from_each_other(count: int) -> None:
+    """Requests for the thread and for the loop, which also sends what nobody has asked for.
+
+    Each client has one request in flight: a wake-up that is lost is a client that waits.
+    """
+    from descartes_fast._core.front import Front
+
+    loop = asyncio.get_running_loop()
+    dice = random.Random(COUNT)
+    done = asyncio.Event()
+    longest, answers, unasked = 0.0, 0, 0
+    listener = b""
+
+    def serve(frames: list[bytes]) -> None:
+        nonlocal listener
+        if frames[1] == b"listener":
+            listener = frames[0]
+        elif dice.random() < 0.5:
+            assert server.send((frames[0], frames[1]))
+        else:
+            loop.call_soon(server.send, (frames[0], frames[1]))
+
+    def hear(_: list[bytes]) -> None:
+        nonlocal unasked
+        unasked += 1
+
+    class Asking:
+        def __init__(self) -> None:
+            self.channel = connected(self.take)
+            self.ask()
+
+        def ask(self) -> None:
+            self.asked = dice.choice((QUESTION, QUESTION, b"for the loop"))
+            self.since = loop.time()
+            assert self.channel.send((self.asked,))
+            for _ in range(dice.choice((0, 1, 1, 5)) if listener else 0):
+                server.send((listener, b"unasked"))
+
+        def take(self, frames: list[bytes]) -> None:
+            nonlocal longest, answers
+            assert frames == [ANSWER if self.asked is QUESTION else self.asked]
+            longest = max(longest, loop.time() - self.since)
+            answers += 1
+            if answers < COUNT:
+                self.ask()
+            else:
+                done.set()
+
+    def connected(on_message: Callable[[list[bytes]], None]) -> Channel:
+        socket = context.socket(zmq.DEALER)
+        socket.connect(f"tcp://127.0.0.1:{port}")
+        return Channel(socket, on_message)
+
+    quick = QuickReplies()
+    quick.tell(AGENT.bytes, ANSWER)
+    with zmq.Context() as context:
+        bound = context.socket(zmq.ROUTER)
+        port = bound.bind_to_random_port("tcp://127.0.0.1")
+        server = Channel(bound, serve, frames=Front(bound, quick))
+        listening = connected(hear)
+        assert listening.send((b"listener",))
+        clients = [Asking() for _ in range(count)]
+        try:
+            await asyncio.wait_for(done.wait(), 50 + COUNT / 3000)
+        finally:
+            for channel in (listening, server, *(client.channel for client in clients)):
+                channel.close()
+    print(f"{answers} answers, {unasked} unasked, the longest wait {longest * 1000:.1f} ms")
+    assert unasked > COUNT
     assert longest < STALL_SECS

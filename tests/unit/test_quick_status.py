@@ -18,7 +18,7 @@ from descartes_fast import (
     deserialize_zmq_message,
     serialize_zmq_message,
 )
-from descartes_fast._core.quick_status import answered, asked_agent
+from descartes_fast._core.quick_status import QuickReplies, asked_agent
 from wire.mutations import mutations
 
 AGENT = UUID("0123456789abcdef0123456789abcdef")
@@ -43,6 +43,13 @@ def reply(request_id: str = "") -> bytes:
             data={"seq": 2, "pid": 4711},
         )
     )
+
+
+def answered(reply: bytes, request: bytes) -> bytes | None:
+    """Return what is answered to a request of our agent, of whom ``reply`` was told."""
+    replies = QuickReplies()
+    replies.tell(AGENT.bytes, reply)
+    return replies.reply_to(request)
 
 
 def test_plain_request_names_its_agent() -> None:
@@ -99,7 +106,8 @@ def test_mutated_request_is_answered_only_if_it_is_one_to_the_ordinary_way_too()
         assert message.command_type is ControlCommandType.GET_STATUS, told
         assert message.agent_id.bytes == agent_id, told
         assert message.payload is None, told
-        assert answered(reply(), body) == reply(message.request_id), told
+        expected = reply(message.request_id) if agent_id == AGENT.bytes else None
+        assert answered(reply(), body) == expected, told
     assert accepted > 200
 
 
@@ -118,5 +126,41 @@ def test_request_id_in_another_form_is_answered_in_the_shortest() -> None:
 
 @pytest.mark.parametrize("broken", [b"", b"\x97", reply("an id of its own"), b"\x91\xa1x"])
 def test_reply_that_is_none_is_refused(broken: bytes) -> None:
+    replies = QuickReplies()
     with pytest.raises(ValueError, match="no reply"):
-        answered(broken, request(str(uuid4())))
+        replies.tell(AGENT.bytes, broken)
+    assert replies.reply_to(request(str(uuid4()))) is None
+
+
+def test_nothing_is_answered_of_what_was_not_told_or_taken_back() -> None:
+    replies = QuickReplies()
+    assert replies.reply_to(request()) is None
+    replies.tell(AGENT.bytes, reply())
+    assert replies.reply_to(request(payload={"info": True})) is None
+    assert replies.reply_to(request(agent_id=uuid4())) is None
+    assert replies.reply_to(request()) == reply("r-1")
+    replies.take_back(AGENT.bytes)
+    replies.take_back(AGENT.bytes)
+    assert replies.reply_to(request()) is None
+    assert len(replies) == 0
+
+
+def test_table_is_bounded_and_right_through_random_changes() -> None:
+    dice = random.Random(7)
+    replies, told = QuickReplies(limit=50), dict[UUID, bytes]()
+    agents = [UUID(int=number) for number in range(60)]
+    for _ in range(5000):
+        agent_id = dice.choice(agents)
+        if dice.random() < 0.3:
+            replies.take_back(agent_id.bytes)
+            told.pop(agent_id, None)
+        else:
+            if len(told) >= 50:
+                told.clear()
+            told[agent_id] = reply()[:-1] + bytes([dice.randrange(128)])
+            replies.tell(agent_id.bytes, told[agent_id])
+        assert len(replies) == len(told) <= 50
+        asked = dice.choice(agents)
+        expected = told.get(asked)
+        answer = replies.reply_to(request("", agent_id=asked))
+        assert answer == expected

@@ -55,8 +55,8 @@ class Admission:
         def count(event: MonitorEvent) -> None:
             if event.event == zmq.EVENT_ACCEPTED:
                 self._connections[domain] += 1
-                accepted[event.value] = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
-                self._spare_the_last(event.value, accepted[event.value])
+                accepted[event.value] = event.endpoint
+                self._spare_the_last(event.value, event.endpoint)
             else:
                 self._connections[domain] -= 1
                 accepted.pop(event.value, None)

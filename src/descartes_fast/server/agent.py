@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -130,6 +130,8 @@ class Agent:
         self._waiters: list[asyncio.Future[None]] = []
         self._info: AgentInfo | None = None
         self._granted: BatchAgentResult | None = None
+        self.on_outdated: Callable[[], None] | None = None
+        """Called once, before anybody hears that :meth:`status_data` is not what it was."""
 
     # -- what is known ---------------------------------------------------------------
 
@@ -203,6 +205,12 @@ class Agent:
             "stderr_bytes": self.stderr.end,
             "metadata": self.metadata,
         }
+
+    def outdate(self) -> None:
+        """Let nobody answer any more with what :meth:`status_data` was."""
+        on_outdated, self.on_outdated = self.on_outdated, None
+        if on_outdated is not None:
+            on_outdated()
 
     def require_alive(self, doing: str) -> None:
         """Raise ``InvalidState`` unless the agent runs or is paused."""
@@ -278,6 +286,7 @@ class Agent:
 
     def measure(self, event: OutputGrew | Ended) -> None:
         """Note how long the streams are, and tell nobody."""
+        self.outdate()
         # Streams only grow: what was said before a restart may be heard after it.
         stdout, stderr = self.stdout, self.stderr
         stdout.start = max(stdout.start, event.stdout_start)
@@ -336,6 +345,7 @@ class Agent:
         self.message = message
         self.seq += 1
         self._info = self._granted = None
+        self.outdate()
         self._wake()
         self._observer.ended(
             self,
@@ -358,6 +368,7 @@ class Agent:
         self.status = status
         self.seq += 1
         self._info = self._granted = None
+        self.outdate()
         self._wake()
         self._observer.state_changed(
             self,

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import zmq
 
+from .._core.quick_status import QuickReplies
 from ..config import ZmqServerConfig
 from .actions import Actions
 from .admission import Admission
@@ -70,6 +71,7 @@ class Parts:
     operations: Operations
     handlers: Handlers
     service: Service
+    router: Router
 
 
 async def assemble(
@@ -205,8 +207,11 @@ async def assemble(
         counters=counters,
         server_id=identity.server_id,
     )
-    status_replies = StatusReplies(registry, counters)
-    service = _serve(stack, config, dispatcher, status_replies, bound.commands, counters)
+    quick = QuickReplies()
+    status_replies = StatusReplies(registry, counters, quick)
+    service, router = _serve(
+        stack, config, dispatcher, status_replies, quick, bound.commands, counters
+    )
     background.start(keep_house(config, identity, registry, replay, journal, keeper, status_feed))
     leaving.is_started = True
     return Parts(
@@ -218,6 +223,7 @@ async def assemble(
         operations=operations,
         handlers=handlers,
         service=service,
+        router=router,
     )
 
 
@@ -325,9 +331,10 @@ def _serve(
     config: ZmqServerConfig,
     dispatcher: Dispatcher,
     status_replies: StatusReplies,
+    quick: QuickReplies,
     commands: zmq.Socket[bytes],
     counters: Counters,
-) -> Service:
+) -> tuple[Service, Router]:
     """Join dispatcher and command socket; from here on requests are taken."""
 
     def reply(envelope: Envelope, body: bytes) -> None:
@@ -335,8 +342,12 @@ def _serve(
 
     service = Service(dispatcher, status_replies, reply)
     router = Router(
-        commands, service.on_request, queue_bytes=config.client_queue_bytes, counters=counters
+        commands,
+        service.on_request,
+        quick=quick,
+        queue_bytes=config.client_queue_bytes,
+        counters=counters,
     )
     stack.callback(router.close, linger_ms=LINGER_MS)
     stack.push_async_callback(service.aclose)
-    return service
+    return service, router

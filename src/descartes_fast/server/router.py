@@ -1,5 +1,8 @@
 """The ROUTER: requests in, replies out, and a bounded queue for each client that is slow.
 
+Where libzmq's functions are found, a thread without the GIL is before the event loop and answers
+what ``QuickReplies`` knows (``_core/front.pyx``); what is here is for all other requests.
+
 With ``ROUTER_MANDATORY`` a send that cannot be queued fails instead of being dropped in
 silence; what one client cannot take now waits here, in its own queue, and is counted
 where it must be dropped. Nobody waits for anybody else.
@@ -13,6 +16,9 @@ from collections.abc import Callable, Iterable
 
 import zmq
 
+from .._core.frames import LIBZMQ_FOUND
+from .._core.front import Front
+from .._core.quick_status import QuickReplies
 from ..channel import Channel
 from .envelope import Envelope, split_envelope
 from .statistics import Counters
@@ -29,7 +35,8 @@ class Router:
 
     ``on_request`` is given each request's envelope and body, on the loop, in the order of
     arrival. ``queue_bytes`` bounds what waits for one client. Replies to requests that came
-    together are sent together: a libzmq that is busy sending needs no waking for each.
+    together are sent together: a libzmq that is busy sending needs no waking for each. Requests
+    that ``quick`` answers may never come to ``on_request``; :meth:`settle` counts them.
     """
 
     def __init__(
@@ -37,9 +44,11 @@ class Router:
         socket: zmq.Socket[bytes],
         on_request: Callable[[Envelope, bytes], None],
         *,
+        quick: QuickReplies,
         queue_bytes: int,
         counters: Counters,
     ) -> None:
+        self._quick = quick
         self._on_request = on_request
         self._queue_bytes = queue_bytes
         self._counters = counters
@@ -49,7 +58,15 @@ class Router:
         self._retry: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._prompt: list[tuple[Envelope, bytes]] = []
-        self._channel = Channel(socket, self._receive, on_delivered=self._send_prompt)
+        front = Front(socket, quick) if LIBZMQ_FOUND else None
+        try:
+            self._channel = Channel(
+                socket, self._receive, on_delivered=self._send_prompt, frames=front
+            )
+        except BaseException:
+            if front is not None:
+                front.close()
+            raise
 
     def reply(self, envelope: Envelope, body: bytes) -> None:
         """Send a reply, or queue it if the client takes no more just now.
@@ -65,6 +82,17 @@ class Router:
     def queued_replies(self) -> int:
         """How many replies wait for clients that are slow."""
         return sum(len(queue.replies) for queue in self._queues.values())
+
+    def settle(self) -> None:
+        """Count what was answered without the event loop until now."""
+        requests, request_bytes, replies, reply_bytes, dropped = self._quick.take_counts()
+        counters = self._counters
+        counters.requests_received += requests
+        counters.request_bytes += request_bytes
+        counters.commands += requests
+        counters.replies_sent += replies
+        counters.reply_bytes += reply_bytes
+        counters.replies_dropped += dropped
 
     def close(self, *, linger_ms: int) -> None:
         """Close the socket; replies that still wait are counted as dropped. Twice is fine."""
@@ -91,6 +119,7 @@ class Router:
             if self._send(envelope, body) is not False:
                 return
             queue = self._queues[envelope[0]] = _Queue()
+            self._quick.pass_over(envelope[0])
         if (
             queue.size + len(body) > self._queue_bytes
             or self._queued_bytes + len(body) > self._queue_bytes * _TOTAL_QUEUES
@@ -157,6 +186,7 @@ class Router:
             queue.size -= len(body)
             self._queued_bytes -= len(body)
         del self._queues[identity]
+        self._quick.take_up(identity)
         return progress
 
 

@@ -66,6 +66,7 @@ class ZmqAgentServer:
     def statistics(self) -> ServerStatistics:
         """Return what the server has counted until now."""
         parts = self._built()
+        parts.router.settle()
         return ServerStatistics.of(
             self._counters,
             started_at=parts.identity.started_at,

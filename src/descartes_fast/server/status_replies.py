@@ -1,4 +1,4 @@
-"""The answers to plain ``get_status`` requests, kept until the agent has changed.
+"""The answers to plain ``get_status`` requests, kept until the agent changes.
 
 Watching agents is what most requests are for, and most answers are what was said before with
 another request id. Everything else, refusals too, is the dispatcher's.
@@ -6,73 +6,50 @@ another request id. Everything else, refusals too, is the dispatcher's.
 
 from __future__ import annotations
 
+from functools import partial
 from uuid import UUID
 
 from .._core import CommandResponse, serialize_zmq_message
-from .._core.quick_status import answered, asked_agent
+from .._core.quick_status import QuickReplies, asked_agent
 from .agent import Agent
 from .registry import Registry
 from .statistics import Counters
 
 __all__ = ["StatusReplies"]
 
-_MOST_KEPT = 10_000  # of about 700 bytes; with more agents than that, they take turns
-
 
 class StatusReplies:
-    """The last answer about each agent that was asked about, without its request id."""
+    """Answers from ``known``, and tells it what is said of each agent that is asked about.
 
-    def __init__(self, registry: Registry, counters: Counters) -> None:
+    An agent that changes takes that back before it tells anybody (:meth:`.agent.Agent.outdate`).
+    """
+
+    def __init__(self, registry: Registry, counters: Counters, known: QuickReplies) -> None:
         self._registry = registry
         self._counters = counters
-        self._known: dict[bytes, _Known] = {}
+        self._known = known
 
     def reply_to(self, body: bytes) -> bytes | None:
         """Return the reply to a request; ``None`` if it is not for this place to answer."""
-        agent_id = asked_agent(body)
-        if agent_id is None:
-            return None
-        known = self._known.get(agent_id)
-        if known is None or self._registry.find(known.agent.id) is not known.agent:
-            known = self._learn(agent_id)
-            if known is None:
+        reply = self._known.reply_to(body)
+        if reply is None:
+            agent_id = asked_agent(body)
+            agent = None if agent_id is None else self._registry.find(UUID(bytes=agent_id))
+            if agent is None:
                 return None
+            self._tell(agent)
+            reply = self._known.reply_to(body)
         self._counters.commands += 1
-        return answered(known.reply(), body)
+        return reply
 
-    def _learn(self, agent_id: bytes) -> _Known | None:
-        agent = self._registry.find(UUID(bytes=agent_id))
-        if agent is None:
-            self._known.pop(agent_id, None)
-            return None
-        if len(self._known) >= _MOST_KEPT:
-            self._known.clear()
-        known = self._known[agent_id] = _Known(agent)
-        return known
-
-
-class _Known:
-    """What was said of an agent, and the state of which it was said."""
-
-    __slots__ = ("_reply", "_state", "agent")
-
-    def __init__(self, agent: Agent) -> None:
-        self.agent = agent
-        self._state: tuple[int, int, int] | None = None
-        self._reply = b""
-
-    def reply(self) -> bytes:
-        agent = self.agent
-        state = (agent.seq, agent.stdout.end, agent.stderr.end)
-        if state != self._state:
-            self._state = state
-            self._reply = serialize_zmq_message(
-                CommandResponse(
-                    request_id="",
-                    agent_id=agent.id,
-                    success=True,
-                    status=agent.status,
-                    data=agent.status_data(),
-                )
-            )
-        return self._reply
+    def _tell(self, agent: Agent) -> None:
+        key = agent.id.bytes
+        response = CommandResponse(
+            request_id="",
+            agent_id=agent.id,
+            success=True,
+            status=agent.status,
+            data=agent.status_data(),
+        )
+        self._known.tell(key, serialize_zmq_message(response))
+        agent.on_outdated = partial(self._known.take_back, key)
