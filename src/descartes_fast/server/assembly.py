@@ -41,7 +41,7 @@ from .registry import Registry
 from .replay import Replay
 from .router import Router
 from .service import Service
-from .sockets import LINGER_MS, command_socket, publishing_socket
+from .sockets import IO_THREADS, LINGER_MS, command_socket, publishing_socket
 from .spawner import Spawner
 from .state_dir import JOURNAL_NAME, StateDir
 from .statistics import Counters
@@ -302,7 +302,7 @@ async def _bind(stack: AsyncExitStack, config: ZmqServerConfig, counters: Counte
     for endpoint in wanted:
         if endpoint.startswith("ipc://"):
             stack.callback(IpcClaim(endpoint).release)
-    context = zmq.Context[zmq.Socket[bytes]]()
+    context = zmq.Context[zmq.Socket[bytes]](IO_THREADS)
     stack.push_async_callback(asyncio.to_thread, context.term)
     admission = Admission(context, config.max_clients, counters)
     stack.callback(admission.close)

@@ -6,7 +6,10 @@ import zmq
 
 from .._core import MAX_MESSAGE_SIZE
 
-__all__ = ["LINGER_MS", "command_socket", "publishing_socket"]
+__all__ = ["IO_THREADS", "LINGER_MS", "command_socket", "publishing_socket"]
+
+IO_THREADS = 2
+"""Of libzmq: one for commands, which must not wait for a flood of logs, one for publications."""
 
 LINGER_MS = 500
 """How long what is queued has to leave when a server closes."""
@@ -19,12 +22,14 @@ _HANDSHAKE_IVL_MS = 1500
 _REPLIES_QUEUED = 256  # for each client; what does not fit waits in the router's own queue
 _PUBLICATIONS_QUEUED = 1000  # for each subscriber; shared between subscribers of one topic
 _BACKLOG = 512
+_OF_COMMANDS, _OF_PUBLICATIONS = 0b01, 0b10  # I/O threads, as bits
 
 
 def command_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     """Return a ROUTER that says when it cannot queue a reply, and gives nobody's identity away."""
     socket = context.socket(zmq.ROUTER)
     _set_common_options(socket)
+    socket.set(zmq.AFFINITY, _OF_COMMANDS)
     socket.set(zmq.ROUTER_MANDATORY, 1)
     socket.set(zmq.ROUTER_HANDOVER, 0)
     socket.set(zmq.SNDHWM, _REPLIES_QUEUED)
@@ -36,6 +41,7 @@ def publishing_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[byt
     """Return an XPUB that drops for a slow subscriber instead of making anybody wait."""
     socket = context.socket(zmq.XPUB)
     _set_common_options(socket)
+    socket.set(zmq.AFFINITY, _OF_PUBLICATIONS)
     socket.set(zmq.SNDHWM, _PUBLICATIONS_QUEUED)
     return socket
 
