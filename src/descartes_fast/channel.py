@@ -41,6 +41,7 @@ class SocketFrames(Protocol):
     def receive(self, limit: int) -> list[list[bytes]]: ...
     def send(self, frames: tuple[bytes, ...]) -> int: ...
     def send_rest(self, frames: tuple[bytes, ...]) -> None: ...
+    def send_all(self, messages: list[tuple[bytes, ...]]) -> list[int]: ...
     def close(self) -> None: ...
 
 
@@ -124,10 +125,19 @@ class Channel:
                     break
                 sent += 1
         finally:
-            self.sent_count += sent
-            if self._looking is None and not self._draining and self._events() & _POLLIN:
-                self._look_soon()
+            self._sent(sent)
         return sent
+
+    def send_all(self, messages: list[tuple[bytes, ...]]) -> list[int]:
+        """Send messages without waiting, whatever becomes of those before.
+
+        Returns for each 0, or the errno of what is in its way, ``EAGAIN`` where it would have to
+        wait: then nothing of it was sent, and nobody is told when it could be. Raises
+        ``zmq.ZMQError`` if the socket is closed.
+        """
+        outcomes = self._frames.send_all(messages)
+        self._sent(outcomes.count(0))
+        return outcomes
 
     def close(self, *, linger_ms: int = 0) -> None:
         """Stop watching and close the socket; closing twice is fine.
@@ -146,6 +156,12 @@ class Channel:
             self._loop.remove_reader(self._fd)
         self._frames.close()
         self.socket.close(linger=linger_ms)
+
+    def _sent(self, count: int) -> None:
+        """Look whether libzmq has taken something in while it was sending."""
+        self.sent_count += count
+        if self._looking is None and not self._draining and self._events() & _POLLIN:
+            self._look_soon()
 
     def _block(self, frames: tuple[bytes, ...], taken: int) -> None:
         """A message could not be sent now; tell when the socket takes messages again."""

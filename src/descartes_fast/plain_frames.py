@@ -5,6 +5,7 @@ The same interface as ``_core/frames.pyx``, which says why there are two.
 
 from __future__ import annotations
 
+import errno
 from typing import Any, TypeVar
 
 import zmq
@@ -77,6 +78,11 @@ class PlainFrames:
         for position, frame in enumerate(frames):
             self._send_one(frame, more=position < last)
 
+    def send_all(self, messages: list[tuple[bytes, ...]]) -> list[int]:
+        """Send messages without waiting; return for each 0, or the errno of what is in its way."""
+        self._check_open()
+        return [self._send_message(frames) for frames in messages]
+
     def close(self) -> None:
         """Nothing: the socket is its owner's to close."""
 
@@ -88,6 +94,15 @@ class PlainFrames:
         except zmq.Again:
             return None
         return frames
+
+    def _send_message(self, frames: tuple[bytes, ...]) -> int:
+        try:
+            taken = self.send(frames)
+        except zmq.ZMQError as failure:
+            return failure.errno or 0
+        if 0 < taken < len(frames):
+            self.send_rest(frames[taken + 1 :])
+        return 0 if taken == len(frames) else errno.EAGAIN
 
     def _send_one(self, frame: bytes, *, more: bool) -> bool:
         try:

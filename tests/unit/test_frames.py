@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -237,3 +238,34 @@ def test_libzmq_is_not_looked_for_when_the_sockets_are_of_another_backend(tmp_pa
         check=True,
     )
     assert found.stdout.strip() == "False"
+
+
+def test_send_all_tells_of_each_message_what_became_of_it(kind: Any) -> None:
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.router_mandatory = True
+        router.linger = 0
+        router.sndhwm = router.rcvhwm = 1
+        router.bind("inproc://routing")
+        peers = []
+        for name in (b"full", b"free"):
+            dealer = context.socket(zmq.DEALER)
+            dealer.routing_id = name
+            dealer.linger = 0
+            dealer.rcvhwm = dealer.sndhwm = 1
+            dealer.connect("inproc://routing")
+            dealer.send(b"here I am")
+            router.recv_multipart()
+            peers.append(dealer)
+        to_full = (b"full", b"", b"reply")
+        frames = kind(router)
+        while frames.send_all([to_full]) == [0]:
+            pass
+        outcomes = frames.send_all([to_full, (b"nobody", b"", b"x"), (b"free", b"", b"y")])
+        assert outcomes == [errno.EAGAIN, errno.EHOSTUNREACH, 0]
+        assert peers[1].recv_multipart() == [b"", b"y"]
+        assert frames.send_all([]) == []
+        for dealer in peers:
+            dealer.close()
+        router.close()
+        with pytest.raises(zmq.ZMQError):
+            frames.send_all([to_full])

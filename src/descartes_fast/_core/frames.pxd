@@ -42,3 +42,4 @@ cdef int check_open(object socket) except -1
 cdef int check_frames(tuple frames) except -1
 cdef Py_ssize_t send_frames(void* handle, tuple frames) except -1
 cdef int send_remaining(void* handle, tuple frames) except -1
+cdef int send_message(void* handle, tuple frames) except -1

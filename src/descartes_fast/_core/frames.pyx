@@ -125,6 +125,14 @@ cdef class Frames:
         check_open(self._socket)
         send_remaining(self._handle, frames)
 
+    def send_all(self, list messages):
+        """Send messages without waiting; return for each 0, or the errno of what is in its way.
+
+        ``EAGAIN``: it would have to wait. None of it goes out then.
+        """
+        check_open(self._socket)
+        return [send_message(self._handle, frames) for frames in messages]
+
     def close(self):
         """Nothing: the socket is its owner's to close."""
 
@@ -172,6 +180,21 @@ cdef Py_ssize_t send_frames(void* handle, tuple frames) except -1:
         if not send_one(handle, frames[position], position < count - 1):
             return position
     return count
+
+
+cdef int send_message(void* handle, tuple frames) except -1:
+    """Send one message without waiting, all of it or nothing. Returns 0 or an errno."""
+    cdef Py_ssize_t taken
+    try:
+        taken = send_frames(handle, frames)
+    except zmq.ZMQError as failure:
+        return failure.errno
+    if taken == len(frames):
+        return 0
+    if taken:
+        # libzmq discards up to the frame without MORE.
+        send_remaining(handle, frames[taken + 1 :])
+    return EAGAIN
 
 
 cdef int send_remaining(void* handle, tuple frames) except -1:

@@ -43,6 +43,7 @@ from .frames cimport (
     read_events,
     send_bytes,
     send_frames,
+    send_message,
     send_remaining,
 )
 from .quick_status cimport Counts, Question, QuickReplies, read_question
@@ -224,6 +225,18 @@ cdef class Front:
         self.take_socket()
         try:
             send_remaining(self._handle, frames)
+        finally:
+            self.give_socket_back()
+
+    def send_all(self, list messages):
+        """Send messages without waiting; return for each 0, or the errno of what is in its way.
+
+        As ``Frames.send_all``; the socket is taken once for all of them.
+        """
+        self.take_socket()
+        try:
+            check_open(self._socket)
+            return [send_message(self._handle, frames) for frames in messages]
         finally:
             self.give_socket_back()
 

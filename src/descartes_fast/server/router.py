@@ -35,8 +35,9 @@ class Router:
 
     ``on_request`` is given each request's envelope and body, on the loop, in the order of
     arrival. ``queue_bytes`` bounds what waits for one client. Replies to requests that came
-    together are sent together: a libzmq that is busy sending needs no waking for each. Requests
-    that ``quick`` answers may never come to ``on_request``; :meth:`settle` counts them.
+    together are sent together, and so are those of one turn of the loop behind the first: a libzmq
+    that is busy sending needs no waking for each. Requests that ``quick`` answers may never come to
+    ``on_request``; :meth:`settle` counts them.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Router:
         self._retry: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._prompt: list[tuple[Envelope, bytes]] = []
+        self._is_holding = False
         front = Front(socket, quick) if LIBZMQ_FOUND else None
         try:
             self._channel = Channel(
@@ -73,10 +75,12 @@ class Router:
 
         If the client is gone or its queue is full the reply is dropped and counted.
         """
-        if self._channel.delivering:
+        if self._channel.delivering or self._is_holding:
             self._prompt.append((envelope, body))
-        else:
-            self._send_or_queue(envelope, body)
+            return
+        self._send_all([(envelope, body)])
+        self._is_holding = True
+        self._loop.call_soon(self._end_holding)
 
     @property
     def queued_replies(self) -> int:
@@ -96,6 +100,7 @@ class Router:
 
     def close(self, *, linger_ms: int) -> None:
         """Close the socket; replies that still wait are counted as dropped. Twice is fine."""
+        self._send_prompt()
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
@@ -104,20 +109,31 @@ class Router:
         self._queued_bytes = 0
         self._channel.close(linger_ms=linger_ms)
 
-    def _send_prompt(self) -> None:
-        """Send what was replied while requests were being taken in."""
-        prompt, self._prompt = self._prompt, []
-        for envelope, body in prompt:
-            self._send_or_queue(envelope, body)
+    def _end_holding(self) -> None:
+        self._is_holding = False
+        self._send_prompt()
 
-    def _send_or_queue(self, envelope: Envelope, body: bytes) -> None:
-        if self._channel.closed:
-            self._counters.replies_dropped += 1
-            return
+    def _send_prompt(self) -> None:
+        """Send what was replied while requests were being taken in, or since the first reply."""
+        prompt, self._prompt = self._prompt, []
+        if prompt:
+            self._send_all(prompt)
+
+    def _send_all(self, replies: list[tuple[Envelope, bytes]]) -> None:
+        """Send replies, behind those that wait for the same clients."""
+        if self._queues:
+            for envelope, body in replies:
+                if envelope[0] in self._queues:
+                    self._queue(envelope, body)
+            replies = [reply for reply in replies if reply[0][0] not in self._queues]
+        for (envelope, body), sent in zip(replies, self._sent(replies), strict=True):
+            if sent is False:
+                self._queue(envelope, body)
+
+    def _queue(self, envelope: Envelope, body: bytes) -> None:
+        """Let a reply wait until its client takes more."""
         queue = self._queues.get(envelope[0])
         if queue is None:
-            if self._send(envelope, body) is not False:
-                return
             queue = self._queues[envelope[0]] = _Queue()
             self._quick.pass_over(envelope[0])
         if (
@@ -142,17 +158,24 @@ class Router:
         self._counters.request_bytes += len(body)
         self._on_request(envelope, body)
 
-    def _send(self, envelope: Envelope, body: bytes) -> bool | None:
-        """Return whether the reply was sent; ``None`` if its client is gone."""
+    def _sent(self, replies: list[tuple[Envelope, bytes]]) -> list[bool | None]:
+        """Return of each reply whether it was sent; ``None``: its client is gone."""
         try:
-            sent = self._channel.send((*envelope, body))
-        except zmq.ZMQError:  # EHOSTUNREACH: no such peer, or no longer
-            self._counters.replies_dropped += 1
-            return None
-        if sent:
-            self._counters.replies_sent += 1
-            self._counters.reply_bytes += len(body)
-        return sent
+            outcomes = self._channel.send_all([(*envelope, body) for envelope, body in replies])
+        except zmq.ZMQError:  # the socket was closed, or its context terminated behind us
+            outcomes = [zmq.ENOTSOCK] * len(replies)
+        told: list[bool | None] = []
+        for (_, body), error in zip(replies, outcomes, strict=True):
+            if error == 0:
+                self._counters.replies_sent += 1
+                self._counters.reply_bytes += len(body)
+                told.append(True)
+            elif error == zmq.EAGAIN:
+                told.append(False)
+            else:  # EHOSTUNREACH: no such peer, or no longer
+                self._counters.replies_dropped += 1
+                told.append(None)
+        return told
 
     def _send_queued(self) -> None:
         """Try each slow client again; a ROUTER does not say when one of them has room."""
@@ -173,7 +196,7 @@ class Router:
         progress = False
         while queue.replies:
             envelope, body = queue.replies[0]
-            sent = self._send(envelope, body)
+            (sent,) = self._sent([(envelope, body)])
             if sent is False:
                 return progress
             if sent is None:
