@@ -56,3 +56,23 @@ async def test_number_of_retained_agents_holds_beside_their_bytes() -> None:
     assert registry.listed(None, None) == []
     kept = [_retired(registry, 1000)]
     assert registry.listed(None, None) == kept
+
+
+async def test_kept_output_is_told_at_each_step_of_an_end() -> None:
+    registry = _registry([])
+    running, ending = running_agent(Recorder()), running_agent(Recorder())
+    for agent in (running, ending):
+        registry.add(agent)
+        agent.stdout.end = 100
+    assert (registry.output_bytes(), registry.ended_output_bytes()) == (200, 0)
+    ending.ended(ended(ending, exit_code=0, stdout_bytes=150))
+    registry.ended(ending)
+    assert (registry.output_bytes(), registry.ended_output_bytes()) == (250, 150)
+    registry.retire(ending)
+    assert (registry.output_bytes(), registry.ended_output_bytes()) == (250, 150)
+    given_up = running_agent(Recorder())
+    registry.add(given_up)
+    registry.ended(given_up)
+    registry.discard(given_up)
+    assert (registry.output_bytes(), registry.ended_output_bytes()) == (250, 150)
+    assert registry.alive_count == 1

@@ -12,7 +12,6 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import AgentTimeout, OutputGone, ServerBusy
 from .keeper.output_pipe import START_SUFFIX
@@ -44,7 +43,7 @@ class OutputFile:
     __slots__ = ("end", "path", "start")
 
     def __init__(self, path: str | os.PathLike[str], start: int = 0, end: int = 0) -> None:
-        self.path = Path(path)
+        self.path = os.fspath(path)
         self.start = start
         self.end = end
 

@@ -46,12 +46,14 @@ class Publisher:
         self._topics_added = 0
         self._channel = Channel(socket, self._receive)
 
-    def wants_status(self, agent_id: object) -> bool:
-        """Tell whether anybody subscribes to an agent's status."""
-        return self.topics.wanted(b"status/" + str(agent_id).encode())
+    def wants_status(self, agent_id: str) -> bool:
+        """Tell whether anybody subscribes to the status of the agent of this id."""
+        return self.topics.wanted(b"status/" + agent_id.encode())
 
     def publish_status(self, update: StatusUpdate) -> None:
         """Publish a status update under ``status/`` and the agent's id."""
+        if self.topics.is_empty:
+            return
         topic = b"status/" + str(update.agent_id).encode()
         if self.topics.wanted(topic) and self._publish(topic, serialize_zmq_message(update)):
             self._counters.status_published += 1

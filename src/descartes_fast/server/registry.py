@@ -48,6 +48,8 @@ class Registry:
         self._agents: dict[int, Agent] = {}
         self._by_request: dict[str, tuple[Agent, float]] = {}
         self._alive: dict[int, Agent] = {}
+        self._ending: dict[int, Agent] = {}
+        """Those that have ended, but not all of which is published."""
         self._retired: OrderedDict[int, float] = OrderedDict()
         self._retired_bytes = 0
         self._none_alive = asyncio.Event()
@@ -75,6 +77,7 @@ class Registry:
         """Forget an agent that never ran."""
         self._unlist(agent)
         self._alive.pop(agent.id.int, None)
+        self._ending.pop(agent.id.int, None)
         self._forget_retired(agent)
         self._note_if_none_alive()
 
@@ -109,7 +112,8 @@ class Registry:
 
     def ended(self, agent: Agent) -> None:
         """Count an agent as ended; it takes no room any more."""
-        self._alive.pop(agent.id.int, None)
+        if self._alive.pop(agent.id.int, None) is not None:
+            self._ending[agent.id.int] = agent
 
     def retire(self, agent: Agent, ended_secs_ago: float = 0.0) -> None:
         """Begin the retention of an agent that has ended, all of which is published.
@@ -117,6 +121,7 @@ class Registry:
         Agents that ended some time ago are to be given in the order of their ends.
         """
         if agent.id.int in self._agents:
+            self._ending.pop(agent.id.int, None)
             self._retired[agent.id.int] = self._clock() - ended_secs_ago
             self._retired_bytes += _output_bytes(agent)
             self._note_if_none_alive()
@@ -153,11 +158,11 @@ class Registry:
 
     def output_bytes(self) -> int:
         """Return how many bytes of output are kept."""
-        return sum(_output_bytes(agent) for agent in self._agents.values())
+        return self.ended_output_bytes() + sum(map(_output_bytes, self._alive.values()))
 
     def ended_output_bytes(self) -> int:
         """Return how many of them are of agents that have ended."""
-        return sum(_output_bytes(agent) for agent in self._agents.values() if agent.has_ended)
+        return self._retired_bytes + sum(map(_output_bytes, self._ending.values()))
 
     def _list(self, agent: Agent) -> None:
         self._agents[agent.id.int] = agent

@@ -79,7 +79,7 @@ class StatusFeed:
 
     def _tell_output(self, agent: Agent, now: float) -> None:
         self._told_at[agent.id] = now
-        if self._publisher.wants_status(agent.id):
+        if self._publisher.wants_status(agent.id_text):
             self._publisher.publish_status(
                 StatusUpdate(
                     agent_id=agent.id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -64,7 +65,7 @@ async def take_over(
     for agent in missing:
         is_wanted = registry.find(agent.id) is agent
         is_starting = is_wanted and agent.status is AgentStatus.INITIALIZING
-        if is_starting and agent.stdout.path.parent.exists():
+        if is_starting and _was_begun(agent):
             agent.lost("")
     held = [agent for agent in agents if agent.id in known and agent.id not in ended]
     await keeper.hold_ends(agent.id for agent in held)
@@ -78,6 +79,11 @@ async def take_over(
         if not agent.has_ended and agent.id not in ended:
             await _go_on(keeper, agent, known.get(agent.id))
     return found
+
+
+def _was_begun(agent: Agent) -> bool:
+    """Tell whether a keeper came to the start of an agent: it makes the directory before that."""
+    return os.path.isdir(os.path.dirname(agent.stdout.path))
 
 
 def kill_agents(instance: str, agents: Iterable[Agent]) -> None:
@@ -149,8 +155,8 @@ async def _adopt(keeper: KeeperLink, agent: Agent, give_up_at: float) -> None:
         pid=agent.pid,
         start_ticks=agent.start_ticks,
         started_at_ns=agent.started_at_ns,
-        stdout_path=str(agent.stdout.path),
-        stderr_path=str(agent.stderr.path),
+        stdout_path=agent.stdout.path,
+        stderr_path=agent.stderr.path,
         output_limit_bytes=agent.output_limit_bytes,
         output_policy=agent.output_policy,
     )
