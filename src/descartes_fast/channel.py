@@ -154,8 +154,10 @@ class Channel:
             self._looking = None
         if not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
-        self._frames.close()
-        self.socket.close(linger=linger_ms)
+        try:
+            self._frames.close()
+        finally:
+            self.socket.close(linger=linger_ms)
 
     def _sent(self, count: int) -> None:
         """Look whether libzmq has taken something in while it was sending."""

@@ -287,29 +287,60 @@ def test_reply_to_a_client_that_has_gone_is_dropped_and_counted(made: Made) -> N
     """The last words of a client are read; libzmq may hear of its end before or after them."""
     filling = made.client(SNDHWM=20)
 
-    def last_words() -> tuple[int, ...]:
-        count = 0
+    asked = 0
+    totals = [0] * 5
+
+    def count() -> None:
+        totals[:] = [
+            total + more for total, more in zip(totals, made.quick.take_counts(), strict=True)
+        ]
+
+    def is_dropped() -> bool:
+        nonlocal asked
+        waiting = 0
         while filling.poll(50, zmq.POLLOUT):  # until the thread waits for room
             filling.send(b"x")
-            count += 1
+            waiting += 1
         leaving = made.client()
         leaving.send(question())
         leaving.close(linger=-1)
-        made.take(count)
-        deadline = time.monotonic() + SECS
-        while not any(counts := made.quick.take_counts()):
-            assert time.monotonic() < deadline
-        return counts
+        asked += 1
+        made.take(waiting)
 
-    dropped = (1, len(question()), 0, 0, 1)
-    replied = (1, len(question()), 1, len(answer("r")), 0)
+        def is_counted() -> bool:
+            # A reply is counted before it is sent, and what becomes of it afterwards.
+            count()
+            requests, request_bytes, replies, reply_bytes, dropped = totals
+            assert replies <= requests <= asked
+            return (
+                (requests, request_bytes) == (asked, asked * len(question()))
+                and reply_bytes == replies * len(answer("r"))
+                and replies + dropped == asked
+            )
 
-    def is_dropped() -> bool:
-        counts = last_words()
-        assert counts in (dropped, replied)
-        return counts == dropped
+        until(is_counted)
+        return totals[4] > 0
 
     until(is_dropped)
+
+
+def test_counts_that_are_taken_at_any_moment_add_up(made: Made) -> None:
+    """Also while a reply is under way that is counted and will turn out to be dropped."""
+    totals = [0] * 5
+    stop_at = time.monotonic() + 1
+    asked = 0
+    while time.monotonic() < stop_at:
+        leaving = made.client()
+        for _ in range(5):
+            leaving.send(question())
+        leaving.close(linger=-1)
+        asked += 5
+        for _ in range(50):
+            more = made.quick.take_counts()
+            assert all(abs(each) < 1_000_000 for each in more), more
+            totals = [total + each for total, each in zip(totals, more, strict=True)]
+        made.front.receive(128)
+    assert 0 < totals[0] <= asked
 
 
 def test_terminated_context_ends_the_thread_and_is_told(made: Made) -> None:

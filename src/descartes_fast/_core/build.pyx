@@ -182,10 +182,11 @@ cdef bint is_uuid(object value) noexcept:
 
 
 cdef object uuid_number(object uuid):
-    """Return the ``int`` of a ``uuid.UUID`` that we made."""
-    if not UUID_INT:
-        return uuid.int
-    return <object>(<PyObject**>(<char*><PyObject*>uuid + UUID_INT))[0]
+    """Return the ``int`` of a ``uuid.UUID``. Raises AttributeError if somebody took it away."""
+    cdef PyObject* number = NULL
+    if UUID_INT:
+        number = (<PyObject**>(<char*><PyObject*>uuid + UUID_INT))[0]
+    return uuid.int if number == NULL else <object>number
 
 
 cdef bint uuid_bytes(object uuid, uint8_t* out) noexcept:

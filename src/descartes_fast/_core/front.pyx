@@ -21,7 +21,7 @@ from cpython.pythread cimport (
     PyThread_type_lock,
 )
 from libc.errno cimport EAGAIN, EHOSTUNREACH, EINTR, ENOTSOCK
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from posix.unistd cimport read, write
 
 from .buffer cimport Buffer, close_buffer, open_buffer, size_of_buffer
@@ -114,6 +114,7 @@ cdef class Front:
     cdef bint _told                     # the loop: there is something to read from _news_in
     cdef bint _held_back                # the thread waits for room
     cdef bint _stopping
+    cdef bint _receiving                # the loop reads the ring, and may be led to close()
     cdef int _error
     cdef uint8_t _counts[RING]          # of frames, where a message begins
     cdef Message _ring[RING]
@@ -183,6 +184,7 @@ cdef class Front:
         behind = self._behind
         error = self._error
         PyThread_release_lock(self._lock)
+        self._receiving = True
         try:
             while len(messages) < limit and first != behind:
                 frames = []
@@ -197,13 +199,16 @@ cdef class Front:
             PyThread_acquire_lock(self._lock, WAIT_LOCK)
             self._first = first
             self._bytes -= taken_bytes
-            if self._first == self._behind:
+            if self._first == self._behind and self._thread is not None:
                 self.hush()
             if self._held_back and self.has_room():
                 self._held_back = False
                 resume = True
             PyThread_release_lock(self._lock)
-            if resume:
+            self._receiving = False
+            if self._thread is None:  # closed by what a garbage collection in here has run
+                self._empty()
+            elif resume:
                 signal_to(self._kick_out)
         if error and not messages:
             raise zmq.ZMQError(error)
@@ -248,22 +253,42 @@ cdef class Front:
         if self._thread is None:
             return
         atexit.unregister(self._stop)
-        self._stop()
-        self._thread = None
+        try:
+            self._stop()
+        finally:  # the thread has ended, whatever was raised meanwhile
+            self._thread = None
+            if not self._receiving:
+                self._empty()
+            self._error = ENOTSOCK
+            self._close_fds()
+
+    def _empty(self):
+        """Drop what nobody took; the thread has ended."""
         while self._first != self._behind:
             msg_close(&self._ring[self._first % RING])
             self._first += 1
         self._bytes = 0
-        self._error = ENOTSOCK
-        self._close_fds()
 
     def _stop(self):
-        """End the thread; twice is fine."""
+        """End the thread; twice is fine.
+
+        What interrupts the wait, Ctrl-C for one, is raised when it is over, which is soon: the
+        socket must not be closed under the thread.
+        """
         PyThread_acquire_lock(self._lock, WAIT_LOCK)
         self._stopping = True
         PyThread_release_lock(self._lock)
         signal_to(self._kick_out)
-        self._thread.join()
+        interruption = None
+        while True:
+            try:
+                if not self._thread.is_alive():
+                    break
+                self._thread.join()
+            except BaseException as error:
+                interruption = error
+        if interruption is not None:
+            raise interruption
 
     def _run(self):
         # Handlers run on the main thread; a signal that came here would not interrupt its waits.
@@ -394,8 +419,8 @@ cdef class Front:
             close_buffer(&out)
             return False
         counts.requests = counts.replies = 1
-        counts.request_bytes = msg_size(body)
-        counts.reply_bytes = size_of_buffer(&out)
+        counts.request_bytes = <int64_t>msg_size(body)
+        counts.reply_bytes = <int64_t>size_of_buffer(&out)
         counts.dropped = 0
         # Before it is sent: whoever has the reply finds it counted.
         self._replies.count(&counts)
@@ -403,14 +428,14 @@ cdef class Front:
         close_buffer(&out)
         if sending == SENT:
             return True
-        counts.replies = <size_t>-1
-        counts.reply_bytes = 0 - counts.reply_bytes
+        counts.replies = -1
+        counts.reply_bytes = -counts.reply_bytes
         if sending == GONE:
             counts.requests = counts.request_bytes = 0
             counts.dropped = 1
         else:  # the loop answers, and counts
-            counts.requests = <size_t>-1
-            counts.request_bytes = 0 - counts.request_bytes
+            counts.requests = -1
+            counts.request_bytes = -counts.request_bytes
         self._replies.count(&counts)
         return sending == GONE
 

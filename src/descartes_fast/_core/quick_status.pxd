@@ -1,7 +1,7 @@
 """Answers to plain ``get_status`` requests without the GIL. See ``quick_status.pyx``."""
 
 from cpython.pythread cimport PyThread_type_lock
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t
 
 from .buffer cimport Buffer
 from .keyed cimport Keyed
@@ -12,11 +12,12 @@ cdef struct Question:
     size_t request_id_size
 
 cdef struct Counts:
-    size_t requests
-    size_t request_bytes
-    size_t replies
-    size_t reply_bytes
-    size_t dropped
+    # With a sign: what was counted and told already may have to be taken back.
+    int64_t requests
+    int64_t request_bytes
+    int64_t replies
+    int64_t reply_bytes
+    int64_t dropped
 
 cdef bint read_question(const uint8_t* data, size_t size, Question* out) noexcept nogil
 

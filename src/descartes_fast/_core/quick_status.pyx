@@ -143,7 +143,8 @@ cdef class QuickReplies:
         """Return what was answered without the GIL since the last time, and forget it.
 
         Requests and their bytes, replies sent and their bytes, replies dropped because their
-        client had gone.
+        client had gone. They are counted before they are sent: what turns out not to have been is
+        less than nothing the next time.
         """
         PyThread_acquire_lock(self._lock, WAIT_LOCK)
         cdef Counts counts = self._counts
