@@ -10,23 +10,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from ._core import LogStreamMessage, LogStreamType, StatusUpdate, replace
+from ._core import LogStreamMessage, LogStreamType, StatusUpdate
 from .errors import DescartesError, NotFound, OutputGone
 from .feed import STATUS_PREFIX, Feed, Publication
-from .requests import AgentDetails, Requests
+from .log_cursor import Cursor, from_byte, held_size
+from .requests import AgentDetails, OutputChunk, Requests
 from .subscription import Subscription
 from .telling import Telling
 
 __all__ = ["LogFollower", "log_topics"]
 
-# Both together bound a follower's memory.
+# These bound a follower's memory: what waits to be taken, and what waits for a gap to be filled.
 QUEUE_LIMIT = 10_000
 QUEUE_LIMIT_BYTES = 8 * 1024 * 1024
+HELD_LIMIT_BYTES = 4 * 1024 * 1024
+# The server encodes the next while we decode one.
 READ_BYTES = 256 * 1024
-# A status update may overtake the log messages it speaks of: give them this long.
+_READS_IN_FLIGHT = 4
+_TURN_BYTES = 4 * 1024 * 1024
+# A status update may overtake the log messages it speaks of, by as many as wait in the sockets:
+# as long as they come, none is missing for this long.
 _OVERTAKING_SECS = 0.05
 # Should the last publication of an agent be lost, this is when it is noticed.
 _RECHECK_SECS = 15.0
@@ -47,25 +54,6 @@ def log_topics(agent_id: UUID | None) -> list[bytes]:
     if agent_id is not None:
         return [str(agent_id).encode()]
     return [f"{digit:x}".encode() for digit in range(16)]
-
-
-class _Cursor:
-    """How far one stream of one agent has been followed."""
-
-    __slots__ = ("agent_id", "due", "end", "next", "nothing_read", "reading", "stream")
-
-    def __init__(self, agent_id: UUID, stream: LogStreamType, start: int) -> None:
-        self.agent_id = agent_id
-        self.stream = stream
-        self.next = start
-        """The first byte that has not been queued yet."""
-        self.end = start
-        """The length that the stream is known to have."""
-        self.due = math.inf
-        """When what is missing between the two is to be read."""
-        self.reading = False
-        self.nothing_read = 0
-        """How many reads in a row brought nothing where there should be something."""
 
 
 class LogFollower(Subscription[LogStreamMessage]):
@@ -92,12 +80,13 @@ class LogFollower(Subscription[LogStreamMessage]):
         status_topic = STATUS_PREFIX + (str(agent_id).encode() if agent_id else b"")
         self._feeds = ((logs, log_topics(agent_id)), (status, [status_topic]))
         self._loop = asyncio.get_running_loop()
-        self._cursors: dict[tuple[UUID, LogStreamType], _Cursor] = {}
+        self._cursors: dict[tuple[UUID, LogStreamType], Cursor] = {}
         self._early: dict[tuple[UUID, LogStreamType], int] = {}
         self._started = False
         self._exited: set[UUID] = set()
         self._finished: dict[UUID, None] = {}
         self._queued_bytes = 0
+        self._held_bytes = 0
         self._telling = Telling([logs, status], self._recheck)
         self._recheck_at = math.inf
         self._news = asyncio.Event()
@@ -148,18 +137,16 @@ class LogFollower(Subscription[LogStreamMessage]):
         self._news.set()
 
     def _output(self, message: LogStreamMessage) -> None:
-        data, start = message.data, message.sequence
-        end = start + len(data)
+        end = message.sequence + len(message.data)
         cursor = self._cursor(message.agent_id, message.stream_type, end)
         if cursor is None or end <= cursor.next:
             return
         cursor.end = max(cursor.end, end)
-        if start > cursor.next or cursor.reading or not self._has_room():
-            self._read_at(cursor, self._loop.time())
-            return
-        if start < cursor.next:
-            message = replace(message, data=data[cursor.next - start :], sequence=cursor.next)
-        self._append(cursor, message, end)
+        if message.sequence <= cursor.next and self._has_room():
+            self._append(cursor, message)
+        else:
+            self._hold(cursor, message)
+            self._read_at(cursor)
 
     def _update(self, update: StatusUpdate) -> None:
         data = update.data if isinstance(update.data, dict) else {}
@@ -169,12 +156,12 @@ class LogFollower(Subscription[LogStreamMessage]):
                 cursor = self._cursor(update.agent_id, stream, length)
                 if cursor is not None and length > cursor.end:
                     cursor.end = length
-                    self._read_at(cursor, self._loop.time() + _OVERTAKING_SECS)
+                    self._read_unless_published(cursor)
         if update.status is not None and update.status.is_terminal and self._started:
             self._exited.add(update.agent_id)
             self._finish(update.agent_id)
 
-    def _cursor(self, agent_id: UUID, stream: LogStreamType, end: int) -> _Cursor | None:
+    def _cursor(self, agent_id: UUID, stream: LogStreamType, end: int) -> Cursor | None:
         """Return a stream's cursor; an agent that is new to us is followed from its start."""
         key = (agent_id, stream)
         cursor = self._cursors.get(key)
@@ -188,7 +175,7 @@ class LogFollower(Subscription[LogStreamMessage]):
     def _follow(self, agent_id: UUID, *starts: int) -> None:
         for stream, start in zip(_STREAMS, starts if len(starts) > 1 else starts * 2, strict=True):
             key = (agent_id, stream)
-            cursor = self._cursors[key] = _Cursor(agent_id, stream, start)
+            cursor = self._cursors[key] = Cursor(agent_id, stream, start)
             cursor.end = max(start, self._early.get(key, 0))
 
     # The queue
@@ -196,14 +183,36 @@ class LogFollower(Subscription[LogStreamMessage]):
     def _has_room(self) -> bool:
         return len(self._entries) < self._limit and self._queued_bytes < QUEUE_LIMIT_BYTES
 
-    def _append(self, cursor: _Cursor, message: LogStreamMessage, end: int) -> None:
-        cursor.next = end
-        self._entries.append(message)
-        self._queued_bytes += len(message.data)
-        self._wake()
+    def _append(self, cursor: Cursor, message: LogStreamMessage) -> None:
+        """Queue what is new of a message that no gap is before, and what was waiting for it."""
+        self._enqueue(cursor, message)
+        self._join(cursor)
         if cursor.next >= cursor.end:
             cursor.due = math.inf
             self._finish(cursor.agent_id)
+
+    def _enqueue(self, cursor: Cursor, message: LogStreamMessage) -> None:
+        message = from_byte(message, cursor.next)
+        size = len(message.data)
+        cursor.next += size
+        self._entries.append(message)
+        self._queued_bytes += size
+        self._wake()
+
+    def _hold(self, cursor: Cursor, message: LogStreamMessage) -> None:
+        """Keep what was published behind a gap, as long as that is not too much."""
+        size = held_size(message)
+        if message.sequence >= cursor.held_end and self._held_bytes + size <= HELD_LIMIT_BYTES:
+            cursor.held.append(message)
+            self._held_bytes += size
+
+    def _join(self, cursor: Cursor) -> None:
+        """Queue what is held and not behind a gap any more, as there is room for it."""
+        while cursor.held and cursor.held[0].sequence <= cursor.next and self._has_room():
+            message = cursor.held.popleft()
+            self._held_bytes -= held_size(message)
+            if message.sequence + len(message.data) > cursor.next:
+                self._enqueue(cursor, message)
 
     def _account(self, entry: LogStreamMessage | Exception) -> None:
         """An entry was taken; what waits for room goes on."""
@@ -230,7 +239,9 @@ class LogFollower(Subscription[LogStreamMessage]):
     def _forget(self, agent_id: UUID) -> None:
         self._exited.discard(agent_id)
         for stream in _STREAMS:
-            self._cursors.pop((agent_id, stream), None)
+            cursor = self._cursors.pop((agent_id, stream), None)
+            if cursor is not None:
+                self._held_bytes -= sum(map(held_size, cursor.held))
         self._finished[agent_id] = None
         if len(self._finished) > _FINISHED_LIMIT:
             del self._finished[next(iter(self._finished))]
@@ -244,8 +255,12 @@ class LogFollower(Subscription[LogStreamMessage]):
 
     # Reading what is missing
 
-    def _read_at(self, cursor: _Cursor, when: float) -> None:
-        cursor.due = min(cursor.due, when)
+    def _read_at(self, cursor: Cursor) -> None:
+        cursor.read_now(self._loop.time())
+        self._news.set()
+
+    def _read_unless_published(self, cursor: Cursor) -> None:
+        cursor.read_unless_published(self._loop.time() + _OVERTAKING_SECS)
         self._news.set()
 
     async def _fill(self) -> None:
@@ -258,7 +273,8 @@ class LogFollower(Subscription[LogStreamMessage]):
                 if now >= self._recheck_at:
                     await self._refresh()
                 elif due is not None and due.due <= now and self._has_room():
-                    await self._read(due)
+                    if not due.is_being_published(now + _OVERTAKING_SECS):
+                        await self._read(due)
                 else:
                     soonest = due.due if due is not None and self._has_room() else math.inf
                     await self._sleep(min(soonest, self._recheck_at) - now)
@@ -277,45 +293,78 @@ class LogFollower(Subscription[LogStreamMessage]):
             async with asyncio.timeout(secs):
                 await self._news.wait()
 
-    async def _read(self, cursor: _Cursor) -> None:
+    async def _read(self, cursor: Cursor) -> None:
+        """Read what is missing, as there is room for it: a part of it, that others have their turn.
+
+        Some reads are under way at a time, and what they bring is taken in order.
+        """
         cursor.due = math.inf
-        if cursor.next >= cursor.end:
-            return
-        cursor.reading = True
+        self._join(cursor)
+        reads: deque[tuple[int, asyncio.Task[OutputChunk]]] = deque()
+        asked = cursor.next
+        last = asked + _TURN_BYTES
         try:
-            chunk = await self._requests.read_at(
-                cursor.agent_id, cursor.stream, cursor.next, READ_BYTES
-            )
-        except DescartesError:
-            cursor.due = 0.0
-            raise
+            while True:
+                while asked < last and (count := self._count_to_read(cursor, asked, len(reads))):
+                    read = self._requests.read_at(cursor.agent_id, cursor.stream, asked, count)
+                    asked += count
+                    reads.append((asked, asyncio.create_task(read, name="descartes-log-read")))
+                if not reads:
+                    break
+                until, task = reads.popleft()
+                if not self._take_in(cursor, await task, until):
+                    break
+                asked = max(asked, cursor.next)
         finally:
-            cursor.reading = False
-        data = chunk.data
-        if chunk.offset < cursor.next:
-            data = data[cursor.next - chunk.offset :]
-        elif chunk.offset > cursor.next:
-            self._gone(cursor, chunk.offset)
+            for _, task in reads:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in reads), return_exceptions=True)
+            if cursor.next < cursor.end and cursor.due == math.inf:
+                self._read_at(cursor)
+        self._finish(cursor.agent_id)
+
+    def _count_to_read(self, cursor: Cursor, asked: int, under_way: int) -> int:
+        """Return how many bytes to ask for from ``asked`` on, 0 if now is not the time."""
+        if (
+            under_way >= _READS_IN_FLIGHT
+            or len(self._entries) + under_way >= self._limit
+            or self._queued_bytes + asked - cursor.next >= QUEUE_LIMIT_BYTES
+            or asked >= cursor.gap_end
+        ):
+            return 0
+        # The stream may be longer than is known, and what is held shorter than a read.
+        return min(READ_BYTES, cursor.gap_end - asked) if cursor.held else READ_BYTES
+
+    def _take_in(self, cursor: Cursor, chunk: OutputChunk, until: int) -> bool:
+        """Queue what was read up to ``until``. Returns whether what was asked for next follows."""
         self._recovered()
-        if data:
+        end = chunk.offset + len(chunk.data)
+        if chunk.offset > cursor.next:
+            held = cursor.held[0].sequence if cursor.held else chunk.offset
+            self._gone(cursor, min(chunk.offset, held))
+            self._join(cursor)
+        if chunk.offset <= cursor.next < end:
             message = LogStreamMessage(
                 agent_id=cursor.agent_id,
                 stream_type=cursor.stream,
-                data=data,
-                sequence=cursor.next,
+                data=chunk.data,
+                sequence=chunk.offset,
             )
-            cursor.end = max(cursor.end, cursor.next + len(data))
-            cursor.due = 0.0
+            cursor.end = max(cursor.end, end)
             cursor.nothing_read = 0
-            self._append(cursor, message, cursor.next + len(data))
-        elif cursor.next < cursor.end:
+            self._append(cursor, message)
+            return end >= until
+        if chunk.data:
+            # Publications are ahead of what is read: they bring the rest.
+            self._read_unless_published(cursor)
+        elif cursor.next < cursor.gap_end:
             cursor.nothing_read += 1
             cursor.due = self._loop.time() + _RETRY_SECS / 10
             if cursor.nothing_read >= _EMPTY_READS_LIMIT:
-                self._gone(cursor, cursor.end)
-        self._finish(cursor.agent_id)
+                self._gone(cursor, cursor.gap_end)
+        return False
 
-    def _gone(self, cursor: _Cursor, end: int) -> None:
+    def _gone(self, cursor: Cursor, end: int) -> None:
         self._put(
             OutputGone(
                 f"{cursor.stream.value} of agent {cursor.agent_id} from byte {cursor.next} "
@@ -329,7 +378,7 @@ class LogFollower(Subscription[LogStreamMessage]):
         cursor.next = end
         cursor.end = max(cursor.end, end)
         cursor.nothing_read = 0
-        cursor.due = 0.0
+        cursor.due = math.inf
 
     async def _refresh(self) -> None:
         """Ask how long the streams are and which agents have ended."""
@@ -378,7 +427,10 @@ class LogFollower(Subscription[LogStreamMessage]):
             cursor = self._cursors[(agent_id, stream)]
             cursor.end = max(cursor.end, length)
             if cursor.next < cursor.end:
-                self._read_at(cursor, self._loop.time())
+                if self._started and self._telling.reliable:
+                    self._read_unless_published(cursor)
+                else:
+                    self._read_at(cursor)
         if details.status.is_terminal:
             self._exited.add(agent_id)
             self._finish(agent_id)
