@@ -6,8 +6,6 @@ with Rust's server (no offsets, plain text) is made equal here.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -36,6 +34,7 @@ from ._core import (
     ZmqOutputStream,
     from_builtins,
 )
+from ._core.base64 import decode_base64
 from .calls import checked_timeout
 from .connection import Connection
 from .errors import (
@@ -381,11 +380,11 @@ def _output(data: Any, stream: LogStreamType) -> tuple[bytes, Mapping[str, Any]]
         if content is None:
             return b"", fields
         if encoding == "base64":
-            return base64.b64decode(content, validate=True), fields
+            return decode_base64(content), fields
         if encoding == "bytes":
             return bytes(content), fields
         if encoding == "text":
             return content.encode(), fields
-    except (TypeError, ValueError, AttributeError, binascii.Error):
+    except (TypeError, ValueError, AttributeError):
         pass
     raise ProtocolError(f"the server's output is not {encoding!r} as it says")

@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
 def unit_tests() -> list[Path]:
     """Return the unit tests of what else is in the core: its classes, and what uses them."""
     unit = ROOT / "tests" / "unit"
-    names = ("frames", "front", "quick_status", "subscription", "told")
+    names = ("base64", "frames", "front", "quick_status", "subscription", "told")
     return [*sorted(unit.glob("test_messages*.py")), *(unit / f"test_{name}.py" for name in names)]
 
 

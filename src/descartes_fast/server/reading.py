@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from typing import Any
 
 from .._core import LogStreamType
+from .._core.base64 import encode_base64
 from ..errors import OutputGone
 from .agent import Agent
 from .payloads import ReadPayload
@@ -94,7 +94,7 @@ def _cut_character(data: bytes) -> int:
 
 def _encoded(data: bytes, encoding: str) -> str | list[int]:
     if encoding == "base64":
-        return base64.b64encode(data).decode("ascii")
+        return encode_base64(data)
     if encoding == "bytes":
         return list(data)
     return data.decode("utf-8", "replace")
