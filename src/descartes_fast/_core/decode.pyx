@@ -10,7 +10,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp
 
 from .broken cimport raise_broken
 from .build cimport (
@@ -21,6 +21,7 @@ from .layout cimport (
     TIME, U64, UUID, UUID_LIST, VALUE, VALUE_MAP, WORD, Field, Message, Py_DecRef, Py_IncRef,
     Record, Slice, is_slice, new_message, owned, slice_of, time_of, uuid_of,
 )
+from .octets cimport MARK, take_octets
 from .scalars cimport take_time, take_uuid, take_word
 from .scan cimport check_field, find_field, is_ascii, skip_any
 from .table cimport find_tag
@@ -364,7 +365,6 @@ cdef int decode_octets(Cursor* cur, PyObject** slot) noexcept:
     cdef uint8_t* out
     cdef uint64_t octet
     cdef const uint8_t* at
-    cdef uint64_t chunk
     cdef uint32_t count
     cdef uint32_t filled = 0
     cdef int code = take_array(cur, &count)
@@ -376,17 +376,10 @@ cdef int decode_octets(Cursor* cur, PyObject** slot) noexcept:
         return ERR_PYTHON
     out = <uint8_t*>bytes_data(slot[0])
     while filled < count:
-        # Runs of bytes below 0x80, which text is, stand for themselves.
-        while count - filled >= 8 and left_in(cur) >= 8:
-            memcpy(&chunk, cur.pos, 8)
-            if chunk & <uint64_t>0x8080808080808080:
-                break
-            memcpy(out + filled, &chunk, 8)
-            cur.pos += 8
-            filled += 8
+        filled += take_octets(cur, out + filled, count - filled)
         if filled == count:
             break
-        if left_in(cur) >= 2 and cur.pos[0] == 0xCC:
+        if left_in(cur) >= 2 and cur.pos[0] == MARK:
             out[filled] = cur.pos[1]
             cur.pos += 2
         else:

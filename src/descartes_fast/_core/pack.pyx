@@ -4,7 +4,7 @@ from cpython.dict cimport PyDict_Next
 from cpython.float cimport PyFloat_AS_DOUBLE
 from cpython.object cimport PyObject
 from libc.math cimport isfinite
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
 from ..errors import FieldError
@@ -14,6 +14,7 @@ from .buffer cimport (
     put_str_header, put_u64, put_u8,
 )
 from .layout cimport HAVE_GIL, owned
+from .octets cimport count_high, put_octets
 from .wire cimport MAX_DEPTH
 
 cdef extern from "Python.h":
@@ -198,22 +199,11 @@ cdef int pack_text_dict(Buffer* out, dict entries) except -1:
 
 cdef int pack_octets(Buffer* out, const unsigned char* data, size_t size) except -1:
     """Write bytes as an array of small ints: one byte below 0x80, two for the rest."""
-    cdef size_t high = 0
-    cdef size_t at
-    cdef uint8_t* pos
-    for at in range(size):
-        high += data[at] >> 7
+    cdef size_t high = count_high(data, size)
     reserve(out, 5 + size + high)
     put_array_header(out, size)
     if high == 0:
         put_raw(out, data, size)
-        return 0
-    pos = out.pos
-    for at in range(size):
-        if data[at] & 0x80:
-            pos[0] = 0xCC
-            pos += 1
-        pos[0] = data[at]
-        pos += 1
-    out.pos = pos
+    else:
+        out.pos = put_octets(out.pos, data, size)
     return 0
