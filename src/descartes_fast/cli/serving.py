@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from argparse import SUPPRESS, Namespace
 from dataclasses import fields
 from typing import TYPE_CHECKING
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from .parser import Parser
 
 __all__ = ["add_commands"]
+
+_ALLOCATIONS = 20_000
+"""Objects more than there were at the last look, for the youngest; a fiftieth of a second's at full
+speed, some megabytes."""
 
 
 def add_commands(commands: Commands, shared: Parser) -> None:
@@ -69,11 +74,23 @@ async def _serve(arguments: Namespace) -> int:
     server = ZmqAgentServer(config)
 
     def announce() -> None:
+        _spare_the_collector()
         _announce(server.endpoint, server.pub_endpoint, server.server_id, as_json=arguments.json)
 
     await server.serve_forever(on_started=announce)
     screen.leave_line()
     return exits.OK
+
+
+def _spare_the_collector() -> None:
+    """Have garbage be looked for less often: this process is the server's alone.
+
+    What is there by now stays, and what a server makes is nearly all freed without the collector;
+    looking through a thousand agents and their replies for it took a tenth of its time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_ALLOCATIONS, 20, 50)
 
 
 def _announce(endpoint: str, pub_endpoint: str, server_id: str, *, as_json: bool) -> None:
