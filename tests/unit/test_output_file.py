@@ -46,7 +46,7 @@ def test_read_believes_the_keeper_more_than_what_it_was_told(output: OutputFile)
 
 
 def test_file_that_was_removed_is_gone(output: OutputFile) -> None:
-    output.path.unlink()
+    Path(output.path).unlink()
     with pytest.raises(OutputGone) as gone:
         output.read(0, 1)
     assert gone.value.end == 10

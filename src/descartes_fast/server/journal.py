@@ -33,10 +33,11 @@ _GROUP_SECS = 0.002
 """A patient group waits so long after the commit before it. A spawn is recorded three times, and
 many that start at once share their commits; one by itself does not wait."""
 _CROWDED_GROUP_SECS = 0.008
-_BUSY_GROUP_REPLIES = 32
-"""Replies wait for those of the loop's next turn, as long as each brings some, until they are so
-many: a commit costs as much as making three or four of them. The last of a lone few waits for one
-turn that brings none, some microseconds."""
+_BUSY_GROUP_REPLIES = 48
+_QUIET_TURNS = 2
+"""Replies wait for those of the loop's next turns until they are so many, or so many turns bring
+none: a commit costs 90 us, as much as one or two of them. That is some microseconds for a lone one;
+of many that are asked for at once requests come in one turn, and answers in another."""
 _CHECKPOINT_BYTES = 8 * 1024 * 1024
 _COMMIT_BYTES = 8 * 1024
 """The log begins anew after as many bytes of replies, or commits that count as so many each."""
@@ -135,6 +136,7 @@ class Journal(NoJournal):
         self._store = store
         self._last_number = max((saved.number for saved in store.replies), default=0)
         self._number_committed = self._number_seen = self._last_number
+        self._quiet_turns = 0
         self._pending = Changes()
         self._is_pending = False
         self._is_patient = True
@@ -256,13 +258,17 @@ class Journal(NoJournal):
         self._next = asyncio.get_running_loop().call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
-        """Commit, unless this turn has brought replies and the next may bring more."""
-        has_brought = self._last_number != self._number_seen
-        if has_brought and self._last_number - self._number_committed < _BUSY_GROUP_REPLIES:
-            self._number_seen = self._last_number
-            self._next = asyncio.get_running_loop().call_soon(self._end_turn)
+        """Commit, unless the next turn may bring more replies."""
+        if self._last_number != self._number_seen:
+            self._quiet_turns = 0
         else:
+            self._quiet_turns += 1
+        self._number_seen = self._last_number
+        are_many = self._last_number - self._number_committed >= _BUSY_GROUP_REPLIES
+        if are_many or self._quiet_turns >= _QUIET_TURNS:
             self._commit()
+        else:
+            self._next = asyncio.get_running_loop().call_soon(self._end_turn)
 
     def _commit(self) -> None:
         self._next = None
