@@ -14,7 +14,7 @@ from .names import CIRCUS, OURS, REQ_REP, SUPERVISOR, ZMQ
 SIZES = (100, 1000, 5000)
 QUICK_SIZES = {100: 20, 1000: 50, 5000: 100}
 DAEMONS_UP_TO = 1000
-ROUND_TRIPS = 20  # of as many bytes as a list has, for the limit
+ROUND_TRIPS = 20  # lists in a round, and for the limit as many of as many bytes
 
 
 @pytest.fixture(scope="module", params=SIZES)

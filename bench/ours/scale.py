@@ -63,12 +63,16 @@ async def scale() -> AsyncIterator[AsyncRound]:
                 if await client.get_agent_status(info) is not AgentStatus.RUNNING:
                     raise AssertionError("not running")
 
-            async def one_round(*, operation: str, secs: float = 5.0, **_: Any) -> dict[str, Any]:
+            async def one_round(
+                *, operation: str, secs: float = 5.0, count: int = 1, **_: Any
+            ) -> dict[str, Any]:
                 if operation == "list":
+                    running = 0
                     begun = time.perf_counter()
-                    running = read_every_field(await client.list_remote_agents())
+                    for _list in range(count):
+                        running = read_every_field(await client.list_remote_agents())
                     took = time.perf_counter() - begun
-                    return {"ms": took * 1e3, "done": running}
+                    return {"ms": took / count * 1e3, "done": running}
                 if operation == "status":
                     return await timed_workers([status_of_next], count=len(infos), in_flight=256)
                 if operation == "idle":
