@@ -200,6 +200,9 @@ async def test_agent_waits_at_its_limit_until_output_is_released(keeper: TestKee
 async def test_agent_that_waits_at_its_limit_can_be_killed(keeper: TestKeeper) -> None:
     launch = await keeper.launch("yes", output_limit_bytes=8192, output_policy="wait")
     await until(lambda: size_of(launch.stdout_path) == 8192)
+    # Until the pipe holds more.
+    while not (await keeper.link.ping())["waiting_streams"]:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.002)
     await keeper.link.kill(launch.agent_id)
     ended = await keeper.end(launch)
     # What the pipe held is not lost.
