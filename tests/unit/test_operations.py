@@ -15,6 +15,7 @@ from descartes_fast.errors import (
     CommunicationError,
     InvalidContext,
     InvalidState,
+    NotFound,
     Unsupported,
     WouldBlock,
 )
@@ -222,3 +223,19 @@ def test_what_must_not_be_done_twice() -> None:
     assert consumes(ControlCommandType.READ_STDERR, {"offset": None})
     assert not consumes(ControlCommandType.READ_STDOUT, {"offset": 0})
     assert not consumes(ControlCommandType.GET_STATUS, None)
+
+
+@pytest.mark.parametrize("command", ["pause", "resume", "signal"])
+async def test_command_to_an_agent_that_the_keeper_has_forgotten_is_refused_as_too_late(
+    keeper: FakeKeeper, operations: Operations, command: str
+) -> None:
+    agent = running_agent(Recorder())
+    keeper.stuck = asyncio.Event()
+    keeper.failure = NotFound("no such agent")
+    asked = asyncio.create_task(run(operations, agent, command, {"signal": "USR1"}))
+    while not keeper.calls:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0)
+    agent.ended(ended(agent, exit_code=0))
+    keeper.stuck.set()
+    with pytest.raises(InvalidState, match="has ended"):
+        await asked

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from .._core import AgentStatus, ControlCommandType, LogStreamType, PauseMode, to_builtins
@@ -203,7 +203,8 @@ class Operations:
             with contextlib.suppress(ServerBusy):
                 await self._journal.committed()
             agent.require_alive("pause")  # the keeper forgets it soon after its end
-            await self._keeper.signal(agent.id, signal.SIGSTOP, tree=True)
+            with _ended_meanwhile(agent, "pause"):
+                await self._keeper.signal(agent.id, signal.SIGSTOP, tree=True)
         except BaseException:
             agent.pause_begun = False
             raise
@@ -216,7 +217,8 @@ class Operations:
                 agent.pause_noticed = False
                 agent.require_alive("resume")
             # Always: an agent can be stopped by itself or by others, and nobody is told.
-            await self._keeper.signal(agent.id, signal.SIGCONT, tree=True)
+            with _ended_meanwhile(agent, "resume"):
+                await self._keeper.signal(agent.id, signal.SIGCONT, tree=True)
             if agent.status is AgentStatus.PAUSED:  # else it ran, or has ended since
                 agent.resumed()
             return {"resumed": True}
@@ -295,7 +297,8 @@ class Operations:
             with contextlib.suppress(InvalidState, NotFound, CommunicationError):
                 return await ask_keeper()
         agent.require_alive(doing)
-        return await ask_keeper()
+        with _ended_meanwhile(agent, doing):
+            return await ask_keeper()
 
     def _custom_action(self, agent: Agent, payload: Any, key: str) -> Any:
         asked = ActionPayload.of(payload)
@@ -317,6 +320,16 @@ class Operations:
             data[f"{stream.value}_lines"] = total
             data[f"{stream.value}_start"] = agent.output(stream).start
         return data
+
+
+@contextlib.contextmanager
+def _ended_meanwhile(agent: Agent, doing: str) -> Iterator[None]:
+    """Say of an agent that the keeper has forgotten, or a new one never had, that it has ended."""
+    try:
+        yield
+    except NotFound:
+        agent.require_alive(doing)
+        raise
 
 
 def _paused(agent: Agent) -> Answer:
