@@ -35,6 +35,8 @@ _ANSWER_SECS = 20.0
 
 # Done and not stored; stored and not sent.
 AFTER_IT_WAS_DONE = pytest.mark.parametrize("point", ["reply", "answer"])
+# Done and not answered; about to be stored, and answered perhaps; stored, and answered perhaps.
+AFTER_A_SIGNAL = pytest.mark.parametrize("point", ["reply", "store", "answer"])
 
 
 class Crashing:
@@ -43,12 +45,18 @@ class Crashing:
     def __init__(self, server: RestartableServer) -> None:
         self.server = server
         self.folder = server.folder
+        self.last_answer: bytes | None = None
+        """What the server answered before it crashed, if it did."""
 
-    def crash(self, request: Any, point: str) -> bytes:
-        """Send a request to a server that crashes at ``point``; return the request's bytes."""
+    def crash(self, request: Any, point: str, *, answers: bool = False) -> bytes:
+        """Send a request to a server that crashes at ``point``; return the request's bytes.
+
+        Unless it ``answers`` perhaps, it must not have answered by then.
+        """
         self.server.kill()
         self.start(point)
         body = self.send(request)
+        assert answers or self.last_answer is None, "there is an answer already"
         self.start()
         return body
 
@@ -59,7 +67,7 @@ class Crashing:
             asking.send_multipart([b"", body])
             assert self.server.process is not None
             self.server.process.wait(_ANSWER_SECS)
-            assert not asking.poll(50), "there is an answer already"
+            self.last_answer = asking.recv_multipart()[-1] if asking.poll(50) else None
         assert (self.folder / "crashed").exists(), self.server.words()
         return body
 
@@ -202,7 +210,7 @@ def test_write_to_an_agent_that_ends_of_it_has_been_done(crashing: Crashing, poi
     assert first.success, first.error
 
 
-@AFTER_IT_WAS_DONE
+@AFTER_A_SIGNAL
 def test_signal_arrives_once(crashing: Crashing, point: str) -> None:
     seen = crashing.folder / "seen"
     agent = crashing.spawn(
@@ -210,13 +218,30 @@ def test_signal_arrives_once(crashing: Crashing, point: str) -> None:
         "echo ready; while :; do sleep 0.01; done"
     )
     wait_for(lambda: crashing.ask(control(agent, "get_status")).data["stdout_bytes"] > 0)
-    body = crashing.crash(control(agent, "signal", {"signal": "USR1"}), point)
+    body = crashing.crash(control(agent, "signal", {"signal": "USR1"}), point, answers=True)
     wait_for(seen.exists)
-    first: Any = deserialize_zmq_message(crashing.answer(body))
+    answer = crashing.answer(body)
+    assert crashing.last_answer in (None, answer)
+    first: Any = deserialize_zmq_message(answer)
     assert first.success, first.error
     crashing.ask(control(agent, "signal", {"signal": "USR2"}))
     wait_for(lambda: "last" in seen.read_text())
     assert seen.read_text() == "signal\nlast\n"
+
+
+def test_signal_that_was_answered_and_not_stored_arrives_once(crashing: Crashing) -> None:
+    agent = crashing.spawn(
+        "trap 'echo signal' WINCH; trap 'echo last; exit' USR2;"
+        "echo ready; while :; do sleep 0.01; done"
+    )
+    wait_for(lambda: crashing.ask(control(agent, "get_status")).data["stdout_bytes"] > 0)
+    # By default it is ignored: there is nothing else to be stored that the answer waits for.
+    body = crashing.crash(control(agent, "signal", {"signal": "WINCH"}), "store", answers=True)
+    assert crashing.last_answer is not None
+    assert crashing.answer(body) == crashing.last_answer
+    wait_for(lambda: crashing.ask(control(agent, "get_status")).data["stdout_bytes"] >= 13)
+    crashing.ask(control(agent, "signal", {"signal": "USR2"}))
+    assert everything_of(crashing, agent) == "ready\nsignal\nlast\n"
 
 
 @AFTER_IT_WAS_DONE
@@ -275,7 +300,7 @@ def test_batch_reaches_each_agent_once(crashing: Crashing, point: str) -> None:
     assert texts == ["once\nonce\n", "once\n", "once\n"]  # the first one was given twice
 
 
-@AFTER_IT_WAS_DONE
+@AFTER_A_SIGNAL
 def test_batch_signal_reaches_each_agent_once(crashing: Crashing, point: str) -> None:
     seen = [crashing.folder / f"seen {number}" for number in range(3)]
     agents = [
@@ -287,7 +312,7 @@ def test_batch_signal_reaches_each_agent_once(crashing: Crashing, point: str) ->
     ]
     for agent in agents:
         crashing.ask(control(agent, "read_stdout", {"wait_secs": 5}))
-    body = crashing.crash(batch_signal(agents, "USR1"), point)
+    body = crashing.crash(batch_signal(agents, "USR1"), point, answers=True)
     for file in seen:
         wait_for(file.exists)
     # One that has ended since was reached while it lived.

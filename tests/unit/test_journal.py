@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgpack  # type: ignore[import-untyped]
 import pytest
 
 from descartes_fast import AgentConfig
 from descartes_fast.errors import ServerBusy, UsageError
 from descartes_fast.server import journal as journal_module
 from descartes_fast.server import journal_schema
-from descartes_fast.server.journal import Journal, NoJournal
+from descartes_fast.server.journal import Haste, Journal, NoJournal
 from descartes_fast.server.journal_records import AgentRecord, stored_config
 from descartes_fast.server.journal_schema import STEPS, open_database
 from descartes_fast.server.state_view import prune_state
@@ -529,3 +530,46 @@ async def test_patient_group_waits_longer_in_a_crowd_and_a_reply_never(
     journal.save_reply("changes", "key", b"reply")
     async with asyncio.timeout(5):
         await journal.committed()
+
+
+async def test_spare_reply_is_stored_soon_and_nobody_waits_for_it(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_SPARE_GROUP_SECS", 60.0)
+    journal.save_reply("changes", "spare", b"reply", haste=Haste.SPARE)
+    called: list[str] = []
+    journal.then(lambda: called.append("at once"))
+    assert called == ["at once"]
+    # With what others wait for it is committed, too; and then waited for.
+    journal.save_agent(record())
+    journal.save_reply("changes", "with it", b"reply", haste=Haste.SPARE)
+    journal.then(lambda: called.append("then"))
+    assert called == ["at once"]
+    async with asyncio.timeout(5):
+        await journal.committed()
+    assert called == ["at once", "then"]
+    assert stored_keys(path) == ["spare", "with it"]
+
+
+async def test_spare_reply_by_itself_is_stored_within_its_time(
+    journal: Journal, path: Path
+) -> None:
+    journal.save_reply("changes", "spare", b"reply", haste=Haste.SPARE)
+    async with asyncio.timeout(5):
+        while not stored_keys(path):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_spare_reply_is_stored_when_the_journal_is_closed(
+    journal: Journal, path: Path
+) -> None:
+    journal.save_reply("changes", "spare", b"reply", haste=Haste.SPARE)
+    await journal.aclose()
+    assert stored_keys(path) == ["spare"]
+
+
+def stored_keys(path: Path) -> list[str]:
+    """Return the keys of the replies in a journal, the oldest first."""
+    with contextlib.closing(sqlite3.connect(path)) as looking:
+        groups = looking.execute("SELECT data FROM replies ORDER BY last_number").fetchall()
+    return [key for (data,) in groups for _, key, _ in msgpack.unpackb(data)]

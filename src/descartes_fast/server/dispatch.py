@@ -41,8 +41,8 @@ from ..errors import (
 )
 from .access import Principal
 from .handlers import Handler, Handlers
-from .journal import NoJournal
-from .payloads import signal_number
+from .journal import Haste, NoJournal
+from .payloads import MORE_THAN_SIGNALS, signal_number
 from .refusals import Request, Response, as_agent_error, refusal, refusal_of_unknown
 from .registry import Registry
 from .remembered_reads import is_without_bytes, made_again, without_bytes
@@ -163,7 +163,7 @@ class Dispatcher:
     def _keep(self, request: Request, slot: ReplySlot, response: Response, reply: bytes) -> None:
         if slot.is_read and isinstance(response, CommandResponse):
             reply = without_bytes(response, reply, self._registry.find(response.agent_id))
-        slot.memory.keep(slot.key, reply, patient=type(request) is SpawnRequest)
+        slot.memory.keep(slot.key, reply, haste=_haste(request))
 
     def _answer(
         self, handler: Handler, request: Request, slot: ReplySlot | None
@@ -284,6 +284,23 @@ def _is_ending(request: Request) -> bool:
         with contextlib.suppress(InvalidContext):
             return signal_number(request.payload) == signal.SIGKILL
     return request.command_type in _ENDINGS
+
+
+def _haste(request: Request) -> Haste:
+    """Tell how soon the journal must have the reply to what was done.
+
+    That a signal was sent the keeper knows by the request's key, and would answer a repeat.
+    """
+    match request:
+        case SpawnRequest():
+            return Haste.GROUP
+        case (
+            ControlCommand(command_type=ControlCommandType.SIGNAL)
+            | BatchControlCommand(command_type=ControlCommandType.SIGNAL)
+        ) if signal_number(request.payload) not in MORE_THAN_SIGNALS:
+            return Haste.SPARE
+        case _:
+            return Haste.TURN
 
 
 def _is_quick(request: Request) -> bool:

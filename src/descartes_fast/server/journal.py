@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import logging
 import secrets
 import sqlite3
@@ -24,7 +25,7 @@ from .journal_changes import Changes
 from .journal_records import AgentRecord, SavedReply
 from .journal_store import JournalStore
 
-__all__ = ["AgentRecord", "Journal", "NoJournal"]
+__all__ = ["AgentRecord", "Haste", "Journal", "NoJournal"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ _GROUP_SECS = 0.002
 """A patient group waits so long after the commit before it. A spawn is recorded three times, and
 many that start at once share their commits; one by itself does not wait."""
 _CROWDED_GROUP_SECS = 0.008
+_SPARE_GROUP_SECS = 0.05
+"""What nobody waits for: a thousand replies to signals, which then cost a microsecond each."""
 _BUSY_GROUP_REPLIES = 48
 _QUIET_TURNS = 2
 """Replies wait for those of the loop's next turns until they are so many, or so many turns bring
@@ -41,6 +44,17 @@ of many that are asked for at once requests come in one turn, and answers in ano
 _CHECKPOINT_BYTES = 8 * 1024 * 1024
 _COMMIT_BYTES = 8 * 1024
 """The log begins anew after as many bytes of replies, or commits that count as so many each."""
+
+
+class Haste(enum.Enum):
+    """When a reply is to be committed, and whether it may go out before that."""
+
+    TURN = "at the end of the loop's turn"
+    GROUP = "with the next group"
+    """Within 2 ms, or 8 where it :attr:`~NoJournal.is_crowded`, for the sake of others."""
+    SPARE = "within 50 ms"
+    """Nobody waits for it: the keeper knows what was answered, should this process be killed before
+    that. The journal has it for the time when the keeper has forgotten."""
 
 
 class NoJournal:
@@ -83,12 +97,8 @@ class NoJournal:
         """Record that a request is being carried out; return the number of that."""
         return 0
 
-    def save_reply(self, memory: str, key: str, reply: bytes, *, patient: bool = False) -> int:
-        """Record a reply; return its number.
-
-        It is committed at the end of this turn of the loop, or if it is ``patient`` as all else is:
-        within 2 ms, or 8 where it :attr:`is_crowded`.
-        """
+    def save_reply(self, memory: str, key: str, reply: bytes, *, haste: Haste = Haste.TURN) -> int:
+        """Record a reply; return its number. All else is recorded with ``Haste.GROUP``."""
         return 0
 
     def withdraw(self, number: int) -> None:
@@ -100,7 +110,8 @@ class NoJournal:
     def then(self, callback: Callable[[], None]) -> None:
         """Call back when all that was recorded so far is committed: at once, if it is.
 
-        While the disk refuses it: when that is known.
+        While the disk refuses it: when that is known. Replies that are ``Haste.SPARE`` count as
+        committed, here and below.
         """
         callback()
 
@@ -139,6 +150,9 @@ class Journal(NoJournal):
         self._quiet_turns = 0
         self._pending = Changes()
         self._is_pending = False
+        """Whether there is something to be committed that somebody may wait for."""
+        self._has_spares = False
+        """Whether there is something else to be committed."""
         self._is_patient = True
         """Whether the next commit is not to come at once, at the end of this turn."""
         self._committed_at = 0.0
@@ -190,16 +204,18 @@ class Journal(NoJournal):
         self._recorded()
         return number
 
-    def save_reply(self, memory: str, key: str, reply: bytes, *, patient: bool = False) -> int:
+    def save_reply(self, memory: str, key: str, reply: bytes, *, haste: Haste = Haste.TURN) -> int:
         number = self._last_number = self._last_number + 1
         replies = self._pending.replies.get(memory)
         if replies is None:
             replies = self._pending.replies[memory] = []
         replies.append((number, key, reply))
         self._logged_bytes += len(reply)
-        if patient:
+        if haste is Haste.GROUP:
             self._recorded()
-        elif self._is_patient:
+        elif haste is Haste.SPARE and not self._is_pending:
+            self._spared()
+        elif self._is_patient:  # a spare one goes out with what is pending: that is to be soon
             self._hurry()
         return number
 
@@ -209,7 +225,7 @@ class Journal(NoJournal):
 
     def forget_replies(self, memory: str, before: int) -> None:
         self._pending.forget(memory, before)
-        self._recorded()
+        self._spared()
 
     def then(self, callback: Callable[[], None]) -> None:
         if self._is_pending and self.trouble is None:
@@ -237,7 +253,7 @@ class Journal(NoJournal):
                 self._next.cancel()
             if self._checkpointing is not None:
                 await asyncio.wait({self._checkpointing})
-            if self._is_pending:
+            if self._is_pending or self._has_spares:
                 self._commit()
             if self.trouble is not None:
                 _log.error("%s; what was recorded last is lost", self.trouble)
@@ -246,9 +262,19 @@ class Journal(NoJournal):
     def _recorded(self) -> None:
         if not self._is_pending:
             self._is_pending = True
-            loop = asyncio.get_running_loop()
-            secs = _CROWDED_GROUP_SECS if self.is_crowded else _GROUP_SECS
-            self._next = loop.call_at(self._committed_at + secs, self._commit)
+            self._commit_after(_CROWDED_GROUP_SECS if self.is_crowded else _GROUP_SECS)
+
+    def _spared(self) -> None:
+        if not self._is_pending and not self._has_spares:
+            self._has_spares = True
+            self._commit_after(_SPARE_GROUP_SECS)
+
+    def _commit_after(self, secs: float) -> None:
+        """Commit so long after the last commit, and not when it was to be before."""
+        if self._next is not None:
+            self._next.cancel()
+        loop = asyncio.get_running_loop()
+        self._next = loop.call_at(self._committed_at + secs, self._commit)
 
     def _hurry(self) -> None:
         self._is_pending = True
@@ -278,7 +304,8 @@ class Journal(NoJournal):
         self._number_committed = self._number_seen = self._last_number
         changes, self._pending = self._pending, Changes()
         callbacks, self._callbacks = self._callbacks, []
-        self._is_pending, self._is_patient = False, True
+        self._is_pending = self._has_spares = False
+        self._is_patient = True
         try:
             if self._is_missing:
                 self._require_file()
@@ -327,7 +354,7 @@ class Journal(NoJournal):
         finally:
             self._checkpointing = None
             self._is_held = False
-            if self._is_pending and self._next is None:
+            if (self._is_pending or self._has_spares) and self._next is None:
                 self._commit()
 
     def _retry(self) -> None:

@@ -13,6 +13,7 @@ from ..config import MAX_GRACE_SECS
 from ..errors import InvalidContext
 
 __all__ = [
+    "MORE_THAN_SIGNALS",
     "ActionPayload",
     "QueryPayload",
     "ReadPayload",
@@ -157,6 +158,9 @@ def signal_number(payload: Any) -> int:
         raise InvalidContext(f"unknown signal {asked}")
     raise InvalidContext("signal needs the name or number of a signal in its payload")
 
+
+MORE_THAN_SIGNALS = frozenset({signal.SIGSTOP, signal.SIGCONT, signal.SIGKILL})
+"""Sending them is a pause, a resume and a kill, with all that belongs to those."""
 
 _SIGNAL_NUMBERS = frozenset(int(number) for number in signal.valid_signals())
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from .access import Principal
-from .journal import NoJournal
+from .journal import Haste, NoJournal
 from .journal_records import SavedReply
 
 __all__ = ["UNFINISHED", "ReplyKey", "ReplyMemory", "Unfinished"]
@@ -137,14 +137,11 @@ class ReplyMemory:
             else:
                 future.set_result(reply)
 
-    def keep(self, key: ReplyKey, reply: bytes, *, patient: bool = False) -> None:
-        """Remember a reply; makes room by forgetting the oldest.
-
-        ``patient`` says that it may go out 2 ms later for the sake of others.
-        """
+    def keep(self, key: ReplyKey, reply: bytes, *, haste: Haste = Haste.TURN) -> None:
+        """Remember a reply; makes room by forgetting the oldest."""
         self.withdraw(key)
         if _ENTRY_BYTES + len(reply) <= self._limit_bytes:
-            number = self._journal.save_reply(self._name, key, reply, patient=patient)
+            number = self._journal.save_reply(self._name, key, reply, haste=haste)
             self._remember(key, _Entry(self._clock(), number, reply))
         elif key in self._kept:
             self._forget(key)

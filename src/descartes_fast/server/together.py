@@ -7,7 +7,6 @@ of its own for each agent is not here: a pause, a stop, a write, an action.
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from .._core import ControlCommandType
 from ..errors import AgentError, InvalidState
 from .agent import Agent, may_end_by
 from .keeper_link import KeeperLink
-from .payloads import signal_number
+from .payloads import MORE_THAN_SIGNALS, signal_number
 
 __all__ = ["Command", "Together"]
 
@@ -28,9 +27,6 @@ Its second argument is the request's key. Returns why it was not done for some, 
 _AT_ONCE = 500
 """Agents in one request to the keeper: it does nothing else for a third of a millisecond then, and
 begins with the first of several requests while the server still writes the others."""
-
-_MORE_THAN_SIGNALS = frozenset({signal.SIGSTOP, signal.SIGCONT, signal.SIGKILL})
-"""They are a pause, a resume and a kill, with all that belongs to those."""
 
 
 class Together:
@@ -48,7 +44,7 @@ class Together:
             return _nothing_to_do
         if command is ControlCommandType.SIGNAL:
             number = signal_number(payload)
-            if number not in _MORE_THAN_SIGNALS:
+            if number not in MORE_THAN_SIGNALS:
                 return lambda agents, key: self._signal(agents, number, key)
         return None
 

@@ -60,16 +60,19 @@ def is_stored(condition: str) -> bool:
     return bool(count)
 
 
-def crash_after_commit() -> None:
-    """End the process when a reply is committed, and before it is sent."""
+def crash_around_commit(*, after: bool) -> None:
+    """End the process when a reply is committed, or when it is about to be."""
     from descartes_fast.server.journal_store import JournalStore
 
     write = JournalStore.write
 
     def crashing(self: JournalStore, changes: Any) -> None:
-        write(self, changes)
+        if after:
+            write(self, changes)
         if changes.replies:
             crash_once()
+        if not after:
+            write(self, changes)
 
     JournalStore.write = crashing  # type: ignore[method-assign]
 
@@ -113,5 +116,7 @@ if "serve" in sys.orig_argv and "CRASHED" in os.environ:
             crash_before(KeeperLink, "known_agents")
         case "reply":  # it was done, and nothing says so
             crash_before(Journal, "save_reply")
-        case "answer":  # the reply is stored and was not sent
-            crash_after_commit()
+        case "store":  # it was done, and the reply is not stored
+            crash_around_commit(after=False)
+        case "answer":  # the reply is stored, and most are not sent yet
+            crash_around_commit(after=True)
