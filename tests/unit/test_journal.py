@@ -397,7 +397,11 @@ async def test_log_is_bounded_by_bytes_however_few_the_commits(
     for number in range(60):
         journal.forget_replies("reads", journal.save_reply("reads", str(number), b"x" * 1_000_000))
         await journal.committed()
-    assert max(file.stat().st_size for file in (log, path)) < 32 * 1024 * 1024
+    # A slow disk lets it grow beyond that while it is written into the database, and it is given
+    # back when the log begins anew.
+    async with asyncio.timeout(10):
+        while max(file.stat().st_size for file in (log, path)) > 32 * 1024 * 1024:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def test_log_that_cannot_grow_begins_anew_and_there_is_room_again(
