@@ -299,7 +299,8 @@ class Journal(NoJournal):
     def _commit(self) -> None:
         self._next = None
         if self._is_held:
-            self._is_patient = False
+            # It comes when that is over. Of spare ones alone nobody must think that it is pending.
+            self._is_patient = not self._is_pending
             return
         self._number_committed = self._number_seen = self._last_number
         changes, self._pending = self._pending, Changes()
