@@ -27,6 +27,7 @@ from descartes_fast.server import journal_schema
 from descartes_fast.server.journal import Haste, Journal, NoJournal
 from descartes_fast.server.journal_records import AgentRecord, stored_config
 from descartes_fast.server.journal_schema import STEPS, open_database
+from descartes_fast.server.journal_store import JournalStore
 from descartes_fast.server.state_view import prune_state
 
 
@@ -570,6 +571,35 @@ async def test_spare_reply_is_stored_when_the_journal_is_closed(
     journal.save_reply("changes", "spare", b"reply", haste=Haste.SPARE)
     await journal.aclose()
     assert stored_keys(path) == ["spare"]
+
+
+async def test_reply_is_waited_for_where_spare_ones_wait_for_a_checkpoint(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_CHECKPOINT_BYTES", 0)
+    monkeypatch.setattr(journal_module, "_SPARE_GROUP_SECS", 0.0)
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def begin_log(store: Any) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait(10)
+
+    monkeypatch.setattr(JournalStore, "begin_log", begin_log)
+    journal.save_agent(record())
+    async with asyncio.timeout(5):
+        await begun.wait()
+    journal.save_reply("changes", "spare", b"reply", haste=Haste.SPARE)
+    await asyncio.sleep(0.01)  # its time comes, and it is held
+    journal.save_reply("changes", "other", b"reply")
+    called: list[bool] = []
+    journal.then(lambda: called.append(True))
+    assert not called
+    go_on.set()
+    async with asyncio.timeout(5):
+        await journal.committed()
+    assert called
+    assert stored_keys(path) == ["spare", "other"]
 
 
 def stored_keys(path: Path) -> list[str]:
