@@ -157,6 +157,7 @@ try:
     print("heard", s.recv(100), flush=True)
 except ConnectionError:
     print("heard b''", flush=True)
+time.sleep(60)
 """
 
 ESCAPES = {

@@ -22,7 +22,7 @@ from ..errors import UsageError
 from .journal_changes import Changes
 from .journal_schema import STEPS, broken
 from .journal_store import JournalStore
-from .keeper.system import start_ticks
+from .keeper.proc import start_ticks
 from .keeper_process import LOCK_NAME
 from .lock_holders import UNKNOWN_PROCESS, lock_holder
 from .locks import lock_file

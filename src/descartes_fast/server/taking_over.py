@@ -14,7 +14,7 @@ from uuid import UUID
 from .._core import AgentStatus, PauseMode
 from ..errors import AgentError, CommunicationError, InvalidState, NotFound, ServerBusy
 from .agent import Agent
-from .keeper.system import start_ticks
+from .keeper.proc import start_ticks
 from .keeper.trees import choose_trees, signal_all, signal_group
 from .keeper_link import KeeperLink
 from .keeper_messages import Adoption, Ended, KnownAgent, Started

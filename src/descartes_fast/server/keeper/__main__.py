@@ -23,6 +23,7 @@ import signal
 from .keeper import Keeper
 from .own_limits import OwnLimits
 from .place import Place, PlaceTaken
+from .proc import hold_reserve
 from .renewal import load_state
 from .system import become_subreaper
 
@@ -73,6 +74,7 @@ def main() -> int:
         return 0
     signals_fd = _take_signals()
     become_subreaper()
+    hold_reserve()
     try:
         _say_ready()
         keeper.run(signals_fd)

@@ -20,11 +20,11 @@ from .output_files import OpenFiles
 from .output_pipe import Budget, OutputPipe, kept
 from .own_limits import OwnLimits
 from .passing import MAX_DESCRIPTORS
+from .proc import start_ticks
 from .protocol import Refusal
 from .pump import Pump
 from .spares import Spares
 from .start import StartFailed, remove_output, start
-from .system import start_ticks
 from .trees import Trees
 
 __all__ = ["Agents"]

@@ -7,6 +7,7 @@ SIGKILL; its pipes are emptied; it is reaped; ``ended`` is reported.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ _REST_GRACE_SECS = 2.0  # for what a leader that has exited left behind
 _GIVE_UP_SECS = 5.0  # after SIGKILL: a process that hangs in the kernel holds up no report
 _LOOK_SECS = 0.005  # between two looks at the process table while something is ending
 _LOOK_SHARE = 5  # ... and at least so many times the processor time of one
+_BLIND_SECS = 0.1  # until the next look when the machine had nothing left to look with
 _SWEEP_SECS = 1.0  # until a look is had for what others have started in an ended agent's name
 _REMEMBER_SECS = 0.05  # a thousand agents stopped together cost few looks, not a thousand
 
@@ -130,10 +132,16 @@ class Endings:
     def after_turn(self) -> None:
         """Look for what is left of agents, once for all events of a turn."""
         if self._look_wanted and time.monotonic() >= self._next_look_at:
-            self._look()
+            try:
+                self._look()
+            except OSError:
+                self._look_again_after(_BLIND_SECS)
 
     def is_agents(self, pid: int) -> bool:
-        """Whether a process belongs to an agent by its session or its marker."""
+        """Whether a process belongs to an agent by its session or its marker.
+
+        Raises ``OSError``.
+        """
         return self._trees.owner(pid, self._sessions()) is not None
 
     def _leader_exited(self, agent: Agent) -> None:
@@ -180,7 +188,8 @@ class Endings:
         """See who is whose child before parents end."""
         if time.monotonic() - self._looked_at > _REMEMBER_SECS:
             self._looked_at = time.monotonic()
-            self._trees.members(self._sessions())
+            with contextlib.suppress(OSError):
+                self._trees.members(self._sessions())
 
     def _sessions(self) -> dict[int, str]:
         """Return whose the sessions are; those of leaders reaped elsewhere while they are."""
@@ -206,8 +215,10 @@ class Endings:
             self._end_rest(agent, members.get(agent.id, []), now)
         self._sweep(members)
         self._look_wanted = bool(self._ending)
-        pause = max(_LOOK_SECS, (time.thread_time() - began) * _LOOK_SHARE)
-        self._next_look_at = time.monotonic() + pause
+        self._look_again_after(max(_LOOK_SECS, (time.thread_time() - began) * _LOOK_SHARE))
+
+    def _look_again_after(self, pause_secs: float) -> None:
+        self._next_look_at = time.monotonic() + pause_secs
         # Also with nothing left: an exit before then asks for a look that has to wait.
         self._loop.call_at(self._next_look_at, lambda: None)
 
@@ -220,10 +231,16 @@ class Endings:
     def _sweep_later(self, agent_ids: Iterable[str]) -> None:
         """Look once for the marks of ended agents: not only their descendants can have them."""
         if not self._unswept:
-            self._loop.call_later(
-                _SWEEP_SECS, lambda: self._sweep(self._trees.members(self._sessions()))
-            )
+            self._loop.call_later(_SWEEP_SECS, self._look_and_sweep)
         self._unswept.update(agent_ids)
+
+    def _look_and_sweep(self) -> None:
+        try:
+            members = self._trees.members(self._sessions())
+        except OSError:
+            self._loop.call_later(_SWEEP_SECS, self._look_and_sweep)
+        else:
+            self._sweep(members)
 
     def _sweep(self, members: Mapping[str, list[int]]) -> None:
         for agent_id in self._unswept.intersection(members):

@@ -65,7 +65,9 @@ class Keeper:
         self._restored: list[Agent] = []
         self._requests = Requests(self.agents, self._keys)
         self._starts = Starts(self._loop, self._serve)
-        self._reception = Reception(self._loop, place, self.agents.endings.is_agents, self._welcome)
+        self._reception = Reception(
+            self._loop, place, self.agents.endings.is_agents, self._welcome, self._dismiss_guest
+        )
 
     def run(self, signals_fd: int) -> None:
         """Serve until the end. ``signals_fd`` brings the numbers of signals, one a byte."""
@@ -84,7 +86,7 @@ class Keeper:
         self.agents.endings.child_signalled()
         while not self._is_over():
             self._loop.turn()
-            self.agents.after_turn()
+            self._loop.run(self.agents.after_turn)
             for connection in (self._server, *self._guests):
                 if connection is not None:
                     connection.flush()
@@ -159,8 +161,15 @@ class Keeper:
 
     def _welcome(self, peer: socket.socket) -> None:
         if len(self._guests) == _MAX_GUESTS:
-            self._guests.pop(0).close()
+            self._dismiss_guest()
         self._guests.append(Connection(self._loop, peer, self._take, self._lose))
+
+    def _dismiss_guest(self) -> bool:
+        """End the connection that has waited longest without a word; tell whether there was one."""
+        if self._guests:
+            self._guests.pop(0).close()
+            return True
+        return False
 
     def _lose(self, connection: Connection) -> None:
         if connection in self._guests:
@@ -318,9 +327,13 @@ def _sweep() -> None:
     """Kill and reap whatever the agents left behind that could not be told apart."""
     give_up_at = time.monotonic() + _SWEEP_SECS
     while time.monotonic() < give_up_at:
-        left = children()
-        if not left:
-            return
+        try:
+            left = children()
+        except OSError:
+            left = []
+        else:
+            if not left:
+                return
         for pid in left:
             # Unreaped children: their ids are nobody else's.
             os.kill(pid, signal.SIGKILL)

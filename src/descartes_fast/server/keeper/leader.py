@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from .exits import ExitWatch
 from .loop import READ, Loop
 from .passing import close_all
-from .system import is_readable, start_ticks, status_by_pidfd, status_of_zombie
+from .proc import start_ticks, status_of_zombie
+from .system import is_readable, status_by_pidfd
 from .trees import signal_group
 
 __all__ = ["Adopted", "Child", "Exit", "Leader"]

@@ -63,13 +63,22 @@ class Loop:
         for key, _ in ready:
             # An earlier callback of this turn may have closed this one.
             if self._selector.get_map().get(key.fd) is key:
-                self._run(key.data)
+                self.run(key.data)
         due = time.monotonic()
         while self._timers and self._timers[0][0] <= due:
-            self._run(heapq.heappop(self._timers)[2])
+            self.run(heapq.heappop(self._timers)[2])
         soon, self._soon = self._soon, []
         for callback in soon:
-            self._run(callback)
+            self.run(callback)
+
+    def run(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` now; what it raises is logged."""
+        try:
+            callback()
+        except Exception:
+            if self._tracebacks < _MAX_TRACEBACKS:
+                self._tracebacks += 1
+                traceback.print_exc()
 
     def close(self) -> None:
         """Close the selector's own descriptor."""
@@ -81,11 +90,3 @@ class Loop:
         if self._timers:
             return max(0.0, self._timers[0][0] - time.monotonic())
         return None
-
-    def _run(self, callback: Callable[[], None]) -> None:
-        try:
-            callback()
-        except Exception:
-            if self._tracebacks < _MAX_TRACEBACKS:
-                self._tracebacks += 1
-                traceback.print_exc()

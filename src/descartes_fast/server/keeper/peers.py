@@ -17,7 +17,8 @@ import struct
 from collections.abc import Callable
 
 from .passing import close_all
-from .system import is_readable, parent_of
+from .proc import SHORTAGES, parent_of
+from .system import is_readable
 
 __all__ = ["may_connect", "stands_against"]
 
@@ -26,7 +27,10 @@ _TRIES = 3  # a parent that exits in the middle of a walk breaks it
 
 
 def may_connect(peer: socket.socket, is_agents: Callable[[int], bool]) -> bool:
-    """Whether ``peer`` may speak to this keeper; ``is_agents`` knows agents' processes."""
+    """Whether ``peer`` may speak to this keeper; ``is_agents`` knows agents' processes.
+
+    Raises ``OSError`` where that cannot be seen now.
+    """
     if not hasattr(socket, "SO_PEERCRED"):
         return _effective_uid(peer) in (os.geteuid(), 0)
     pid, uid = _credentials(peer)
@@ -53,6 +57,7 @@ def stands_against(held: socket.socket, new: socket.socket) -> bool:
     """Whether ``held`` is the connection of a living process that is not the one of ``new``.
 
     False where that cannot be known: without SO_PEERCRED or pidfds, from another pid namespace.
+    Raises ``OSError``.
     """
     if not hasattr(socket, "SO_PEERCRED") or _is_hung_up(held):
         return False
@@ -89,6 +94,7 @@ def _effective_uid(peer: socket.socket) -> int:
 
 
 def _handle(peer: socket.socket, pid: int) -> int | None:
+    """Return a pidfd of the other end; ``None`` where there is none. Raises ``OSError``."""
     try:
         handle = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, 4)
         return int(struct.unpack("i", handle)[0])
@@ -96,7 +102,12 @@ def _handle(peer: socket.socket, pid: int) -> int | None:
         pass
     try:
         return os.pidfd_open(pid)
-    except (OSError, AttributeError):
+    except AttributeError:
+        return None
+    except OSError as error:
+        # Whoever comes while nothing is left must not be let in unseen.
+        if error.errno in SHORTAGES:
+            raise
         return None
 
 

@@ -30,12 +30,18 @@ class Reception:
         place: Place,
         is_agents: Callable[[int], bool],
         welcome: Callable[[socket.socket], None],
+        dismiss: Callable[[], bool],
     ) -> None:
-        """Hand each connection that may be to ``welcome``; ``is_agents`` knows who may not."""
+        """Hand each connection that may be to ``welcome``; ``is_agents`` knows who may not.
+
+        ``dismiss`` ends a connection that has not said who it is, and tells whether it did: nobody
+        keeps the server out by holding the last descriptors.
+        """
         self._loop = loop
         self._place = place
         self._is_agents = is_agents
         self._welcome = welcome
+        self._dismiss = dismiss
         self._spares = Spares(_SPARES)
         self._refused = 0
         self._looks = False
@@ -76,14 +82,24 @@ class Reception:
                 except (BlockingIOError, ConnectionAbortedError):
                     return
                 except OSError:
+                    if self._dismiss():
+                        continue
                     # Nothing is free, and who waits would make the loop spin.
                     self._loop.unwatch(self._place.listener.fileno())
                     self._loop.call_later(_PAUSE_SECS, self.open)
                     return
-                if may_connect(peer, self._is_agents):
+                if self._may_connect(peer):
                     self._welcome(peer)
                 else:
                     self._refuse(peer)
+
+    def _may_connect(self, peer: socket.socket) -> bool:
+        while True:
+            try:
+                return may_connect(peer, self._is_agents)
+            except OSError:  # nothing is left to see with whose it is
+                if not self._dismiss():
+                    return False
 
     def _refuse(self, peer: socket.socket) -> None:
         peer.close()

@@ -20,6 +20,11 @@ class Spares:
         self._fds: list[int] = []
         self.refill()
 
+    def hold(self, count: int) -> None:
+        """Hold ``count`` from now on."""
+        self._count = count
+        self.refill()
+
     @contextlib.contextmanager
     def given_way(self) -> Iterator[None]:
         """Have so many more descriptors to be opened; what is free afterwards is held again."""

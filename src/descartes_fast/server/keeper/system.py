@@ -14,29 +14,19 @@ import sys
 import termios
 
 __all__ = [
-    "adopted_children",
     "become_subreaper",
     "has_exited",
     "holds_bytes",
-    "is_dead",
     "is_hung_up",
     "is_readable",
+    "is_subreaper",
     "open_descriptors",
-    "parent_and_start",
-    "parent_of",
     "punch_hole",
-    "start_ticks",
     "status_by_pidfd",
-    "status_of_zombie",
 ]
 
-# Where _stat has the parent, and the time of the start, which tells a process from a later one.
-_PPID_FIELD = 1
-_START_FIELD = 19
-_EXIT_CODE_FIELD = 49
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
-_CHILDREN_BYTES = 64 * 1024
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info of 64 bytes)
 _PIDFD_INFO_EXIT = 1 << 3
 _PIDFD_INFO = struct.Struct("=QQ11Ii")
@@ -63,32 +53,14 @@ def become_subreaper() -> bool:
     return bool(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
 
-def adopted_children() -> set[int] | None:
-    """Return the children of this thread, if those of its children's that end become its own.
-
-    ``None`` where that is not so, or cannot be known. Nothing is left out as long as this thread
-    reaps nobody meanwhile (``fs/proc/array.c``, ``get_children_pid``).
-    """
-    is_subreaper = ctypes.c_int()
+def is_subreaper() -> bool:
+    """Whether what this process's children leave behind becomes its own children."""
+    answer = ctypes.c_int()
     if sys.platform != "linux" or _libc.prctl(
-        _PR_GET_CHILD_SUBREAPER, ctypes.byref(is_subreaper), 0, 0, 0
+        _PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0
     ):
-        return None
-    if not is_subreaper.value:
-        return None
-    try:
-        fd = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        data = b""
-        while piece := os.read(fd, _CHILDREN_BYTES):
-            data += piece
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-    return set(map(int, data.split()))
+        return False
+    return bool(answer.value)
 
 
 def punch_hole(fd: int, start: int, end: int) -> None:
@@ -110,40 +82,6 @@ def punch_hole(fd: int, start: int, end: int) -> None:
     if _fallocate(fd, mode, offset, length) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-def _stat(pid: int) -> list[bytes]:
-    """Return the fields of /proc/PID/stat after the program's name, the state first.
-
-    Empty where there is no such process, or no /proc. See proc(5); ``open`` costs twice as much.
-    """
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return []
-    try:
-        return os.read(fd, 4096).rpartition(b")")[2].split()
-    except OSError:
-        return []
-    finally:
-        os.close(fd)
-
-
-def start_ticks(pid: int) -> int:
-    """Return when a process started, in clock ticks since boot; 0 where that is not known."""
-    return parent_and_start(pid)[1]
-
-
-def parent_and_start(pid: int) -> tuple[int, int]:
-    """Return a process's parent and the ticks of its start; zeros where there is none."""
-    fields = _stat(pid)
-    return (int(fields[_PPID_FIELD]), int(fields[_START_FIELD])) if fields else (0, 0)
-
-
-def is_dead(pid: int) -> bool:
-    """Whether there is no such process, or only its exit status is left of it."""
-    fields = _stat(pid)
-    return not fields or fields[0] in (b"Z", b"X")
 
 
 def is_readable(fd: int) -> bool:
@@ -189,12 +127,6 @@ def is_hung_up(pipe: int) -> bool:
     return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
-def parent_of(pid: int) -> int | None:
-    """Return the parent of a process; ``None`` where there is no such process, or no /proc."""
-    fields = _stat(pid)
-    return int(fields[_PPID_FIELD]) if fields else None
-
-
 def status_by_pidfd(pidfd: int) -> int | None:
     """Return the wait status of a process that somebody has reaped (Linux 6.15), else ``None``."""
     info = bytearray(_PIDFD_INFO.size)
@@ -205,31 +137,6 @@ def status_by_pidfd(pidfd: int) -> int | None:
         return None
     mask, *_, status = _PIDFD_INFO.unpack(info)
     return int(status) if mask & _PIDFD_INFO_EXIT else None
-
-
-def status_of_zombie(pid: int, ticks: int) -> int | None:
-    """Return the wait status of a process that has exited and was not reaped, else ``None``.
-
-    ``ticks`` is its start.
-    The kernel says 0 to whoever may not know, so a 0 counts from a process of this very
-    user only.
-    """
-    fields = _stat(pid)
-    if not fields or fields[0] not in (b"Z", b"X") or len(fields) <= _EXIT_CODE_FIELD:
-        return None
-    if int(fields[_START_FIELD]) != ticks:
-        return None
-    status = int(fields[_EXIT_CODE_FIELD])
-    if status != 0:
-        return status
-    try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            lines = dict(line.split(b":", 1) for line in file if b":" in line)
-    except OSError:
-        return None
-    own = {b"Uid": os.geteuid(), b"Gid": os.getegid()}
-    same = all({int(word) for word in lines[name].split()} == {own[name]} for name in own)
-    return 0 if same else None
 
 
 def has_exited(pid: int) -> bool:

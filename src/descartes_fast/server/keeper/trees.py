@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .system import adopted_children, is_dead, parent_and_start, parent_of
+from .proc import adopted_children, environment, is_dead, parent_and_start, parent_of, processes
 
 __all__ = [
     "MARKER",
@@ -60,27 +60,16 @@ class ProcessTable:
 
         ``leaders`` gives the agents' ids by their leaders' process ids. No leader may
         have been reaped: that keeps the ids of their sessions from being reused.
+        Raises ``OSError`` where the machine has nothing left to look with.
         """
         self._leaders = leaders
-        found: dict[str, list[int]] = {}
         self._before, self._seen = self._seen, {}
-        own = os.getpid()
-        now = time.monotonic()
-        pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-        for pid in pids:
-            if pid in leaders or pid == own:
-                continue
-            try:
-                session = os.getsid(pid)
-            except OSError:
-                continue
-            owner = leaders.get(session)
-            if owner is None:
-                self._seen[pid] = verdict = self._verdict(pid, session, now)
-                owner = verdict.owner
-            if owner is not None and not is_dead(pid):
-                found.setdefault(owner, []).append(pid)
-        return found
+        try:
+            return self._found(processes(), leaders)
+        except OSError:
+            # What was known before the pass that broke off is still known.
+            self._seen = self._before | self._seen
+            raise
 
     def may_have_left(self, leaders: Mapping[int, str]) -> bool:
         """Whether leaders of ``leaders`` that were started here, and have exited, left anybody.
@@ -98,12 +87,12 @@ class ProcessTable:
                 signal.pidfd_send_signal(fd, signum)
             return
         # Without pidfds (before Linux 5.3, some sandboxes) a gap of microseconds remains.
-        if self._is_the_same(pid):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if self._is_the_same(pid):
                 os.kill(pid, signum)
 
     def owner(self, pid: int, leaders: Mapping[int, str]) -> str | None:
-        """Return whose process ``pid`` is by its session or its marker."""
+        """Return whose process ``pid`` is by its session or its marker. Raises ``OSError``."""
         with contextlib.suppress(OSError):
             if (owner := leaders.get(os.getsid(pid))) is not None:
                 return owner
@@ -123,6 +112,25 @@ class ProcessTable:
             for pid, session, owner, ticks, seen_at in saved
         }
 
+    def _found(self, pids: list[int], leaders: Mapping[int, str]) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        own = os.getpid()
+        now = time.monotonic()
+        for pid in pids:
+            if pid in leaders or pid == own:
+                continue
+            try:
+                session = os.getsid(pid)
+            except OSError:
+                continue
+            owner = leaders.get(session)
+            if owner is None:
+                self._seen[pid] = verdict = self._verdict(pid, session, now)
+                owner = verdict.owner
+            if owner is not None and not is_dead(pid):
+                found.setdefault(owner, []).append(pid)
+        return found
+
     def _verdict(self, pid: int, session: int, now: float) -> _Seen:
         seen = self._before.get(pid)
         if seen is not None and seen.session == session:
@@ -135,12 +143,7 @@ class ProcessTable:
         return _Seen(session, owner, ticks, now)
 
     def _marked(self, pid: int) -> str | None:
-        try:
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                environment = file.read()
-        except OSError:
-            return None
-        for pair in environment.split(b"\0"):
+        for pair in environment(pid):
             if pair.startswith(self._marker):
                 return pair[len(self._marker) :].decode("ascii", "replace")
         return None
@@ -208,12 +211,14 @@ def choose_trees(instance: str) -> Trees:
 
 
 def children() -> list[int]:
-    """Return this process's children, the adopted ones too; none where there is no /proc."""
+    """Return this process's children, the adopted ones too; none where there is no /proc.
+
+    Raises ``OSError``.
+    """
     if not os.path.isdir("/proc/self"):
         return []
     own = os.getpid()
-    pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-    return [pid for pid in pids if parent_of(pid) == own]
+    return [pid for pid in processes() if parent_of(pid) == own]
 
 
 def signal_group(leader: int, *signals: int) -> None:
