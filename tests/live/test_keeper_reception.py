@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -98,24 +97,6 @@ def test_server_finds_room_beside_many_who_connect(keeper: RawKeeper) -> None:
         os.kill(keeper.pid, signal.SIGCONT)
         for other in others:
             other.close()
-
-
-def test_server_comes_back_to_a_keeper_without_a_free_descriptor(keeper: RawKeeper) -> None:
-    server = keeper.greet()
-    resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE, (40, 40))
-    reply = {}
-    while "code" not in reply:
-        reply = server.ask("launch", **keeper.launch_fields("sleep 60"))
-    guests = [keeper.connect() for _ in range(12)]
-    live = server.ask("ping")["agents"]
-    server.close()
-    again = keeper.connect()
-    assert greeted(again)
-    assert again.ask("ping")["agents"] == live > 0
-    again.close()
-    assert greeted(keeper.connect())
-    for guest in guests:
-        guest.close()
 
 
 def test_socket_that_was_removed_is_there_again(keeper: RawKeeper) -> None:
