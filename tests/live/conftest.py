@@ -1,4 +1,4 @@
-"""Fixtures of the live tests: the command line with a server of its own."""
+"""Fixtures of the live tests: the command line with a server of its own, a bare keeper."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from command_line import COMMAND, SERVER_TOML, CommandLine, clean_environment
+from live.raw_keeper import RawKeeper, raw_keeper
 
 
 @pytest.fixture
@@ -31,3 +32,10 @@ def cli() -> Iterator[CommandLine]:
             yield CommandLine(facts["endpoint"], Path(folder))
             server.terminate()
             assert server.wait(timeout=20) == 0
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Iterator[RawKeeper]:
+    """A keeper without a server, which ends with the test and all that it has."""
+    with raw_keeper(tmp_path) as keeper:
+        yield keeper

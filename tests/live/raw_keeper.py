@@ -89,7 +89,7 @@ class RawKeeper:
     def greet(self, on_disconnect: str = "keep") -> RawServer:
         """Connect and say hello."""
         server = self.connect()
-        server.ask("hello", version=VERSION, on_disconnect=on_disconnect)
+        server.hello(on_disconnect)
         return server
 
     def kill(self) -> None:
@@ -174,6 +174,14 @@ class RawServer:
         self.read_until(lambda: request_id in self._replies)
         assert request_id in self._replies, "the connection ended before the reply"
         return self._replies[request_id]
+
+    def hello(self, on_disconnect: str = "keep") -> dict[str, Any]:
+        """Say hello; return the reply."""
+        return self.ask("hello", version=VERSION, on_disconnect=on_disconnect)
+
+    def is_greeted(self) -> bool:
+        """Say hello; tell whether this is the keeper's server now."""
+        return "pid" in self.hello()
 
     def take_descriptors(self, reply: dict[str, Any]) -> list[int]:
         """Return the descriptors that came with a reply; the caller closes them."""

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 
 from descartes_fast.server.keeper import passing
 from live.keepers import is_alive
-from live.raw_keeper import RawKeeper, RawServer, raw_keeper, wait_until
+from live.raw_keeper import RawKeeper, RawServer, wait_until
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs pidfds"),
@@ -22,12 +22,6 @@ pytestmark = [
 ]
 
 NAMES = ("stdin", "stdout", "stderr", "exit", "backlog")
-
-
-@pytest.fixture
-def keeper(tmp_path: Path) -> Iterator[RawKeeper]:
-    with raw_keeper(tmp_path) as keeper:
-        yield keeper
 
 
 class Orphan:

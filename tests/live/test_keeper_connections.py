@@ -9,22 +9,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from descartes_fast.server.keeper import passing
 from descartes_fast.server.keeper.protocol import VERSION, frame
-from live.raw_keeper import INSTANCE, RawKeeper, raw_keeper, wait_until
+from live.raw_keeper import INSTANCE, RawKeeper, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-
-
-@pytest.fixture
-def keeper(tmp_path: Path) -> Iterator[RawKeeper]:
-    with raw_keeper(tmp_path) as keeper:
-        yield keeper
 
 
 def test_hello_is_answered_whatever_the_version(keeper: RawKeeper) -> None:

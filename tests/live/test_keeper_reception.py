@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from descartes_fast.server.keeper.protocol import VERSION
-from live.raw_keeper import RawKeeper, RawServer, raw_keeper, wait_until
+from live.raw_keeper import RawKeeper, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -43,12 +43,6 @@ class ImpatientKeeper(RawKeeper):
 
 
 @pytest.fixture
-def keeper(tmp_path: Path) -> Iterator[RawKeeper]:
-    with raw_keeper(tmp_path) as keeper:
-        yield keeper
-
-
-@pytest.fixture
 def impatient(tmp_path: Path) -> Iterator[RawKeeper]:
     keeper = ImpatientKeeper(tmp_path)
     try:
@@ -56,10 +50,6 @@ def impatient(tmp_path: Path) -> Iterator[RawKeeper]:
         yield keeper
     finally:
         keeper.close()
-
-
-def greeted(server: RawServer) -> bool:
-    return "pid" in server.ask("hello", version=VERSION, on_disconnect="keep")
 
 
 def test_hello_of_another_process_is_refused_while_the_server_lives(keeper: RawKeeper) -> None:
@@ -78,7 +68,7 @@ def test_hello_of_another_process_is_refused_while_the_server_lives(keeper: RawK
     finally:
         other.kill()
         other.communicate()
-    assert greeted(keeper.connect())
+    assert keeper.connect().is_greeted()
 
 
 def test_server_finds_room_beside_many_who_connect(keeper: RawKeeper) -> None:
@@ -92,7 +82,7 @@ def test_server_finds_room_beside_many_who_connect(keeper: RawKeeper) -> None:
             other.connect(str(keeper.socket_path))
         server = keeper.connect()
         os.kill(keeper.pid, signal.SIGCONT)
-        assert greeted(server)
+        assert server.is_greeted()
     finally:
         os.kill(keeper.pid, signal.SIGCONT)
         for other in others:

@@ -7,15 +7,13 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from descartes_fast.server.keeper.protocol import VERSION
 from live.keepers import is_alive
-from live.raw_keeper import RawKeeper, RawServer, raw_keeper, wait_until
+from live.raw_keeper import RawKeeper, RawServer, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -34,12 +32,6 @@ from descartes_fast.server.keeper import __main__, renewal
 renewal._PLAIN += ("a_field_of_later",)
 sys.exit(__main__.main())
 """
-
-
-@pytest.fixture
-def keeper(tmp_path: Path) -> Iterator[RawKeeper]:
-    with raw_keeper(tmp_path) as keeper:
-        yield keeper
 
 
 def renew(keeper: RawKeeper, server: RawServer, build: str = "new") -> RawServer:

@@ -6,27 +6,14 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
 
 import pytest
 
-from descartes_fast.server.keeper.protocol import VERSION
 from live.keepers import is_alive
-from live.raw_keeper import RawKeeper, RawServer, raw_keeper, wait_until
+from live.raw_keeper import RawKeeper, RawServer, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-
-
-@pytest.fixture
-def keeper(tmp_path: Path) -> Iterator[RawKeeper]:
-    with raw_keeper(tmp_path) as keeper:
-        yield keeper
-
-
-def greeted(server: RawServer) -> bool:
-    return "pid" in server.ask("hello", version=VERSION, on_disconnect="keep")
 
 
 def limit(keeper: RawKeeper, descriptors: int) -> None:
@@ -81,9 +68,9 @@ def test_server_comes_back_to_a_keeper_without_a_free_descriptor(keeper: RawKeep
     live = server.ask("ping")["agents"]
     server.close()
     again = keeper.connect()
-    assert greeted(again)
+    assert again.is_greeted()
     assert again.ask("ping")["agents"] == live > 0
     again.close()
-    assert greeted(keeper.connect())
+    assert keeper.connect().is_greeted()
     for guest in guests:
         guest.close()

@@ -16,10 +16,7 @@ from descartes_fast.server.keeper import leader as leader_module
 from descartes_fast.server.keeper.leader import Adopted
 from descartes_fast.server.keeper.loop import Loop
 from descartes_fast.server.keeper.proc import start_ticks, status_of_zombie
-from descartes_fast.server.keeper.system import (
-    has_exited,
-    status_by_pidfd,
-)
+from descartes_fast.server.keeper.system import has_exited, status_by_pidfd
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfds")
 

@@ -6,7 +6,6 @@ queries belong into a thread.
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 
 from ..errors import AgentTimeout, OutputGone, ServerBusy
 from .keeper.output_pipe import START_SUFFIX
+from .keeper.system import SHORTAGES
 from .line_filter import LineFilter
 
 __all__ = ["MAX_LINE_BYTES", "OutputFile", "QueryResult", "last_lines", "query"]
@@ -30,7 +30,6 @@ _LINE_OVERHEAD = 5  # of the longest string header on the wire
 _CUT_MARK = b" [line cut: %d bytes more]"
 _QUERY_SECS = 10.0
 _START = struct.Struct(">Q")
-_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class OutputFile:
@@ -59,7 +58,7 @@ class OutputFile:
         try:
             return self._read(offset, max_bytes)
         except OSError as error:
-            if error.errno not in _SHORTAGES:
+            if error.errno not in SHORTAGES:
                 raise
             raise ServerBusy(f"the output cannot be read just now: {error.strerror}") from None
 

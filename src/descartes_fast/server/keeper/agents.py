@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
@@ -25,6 +24,7 @@ from .protocol import Refusal
 from .pump import Pump
 from .spares import Spares
 from .start import StartFailed, remove_output, start
+from .system import SHORTAGES
 from .trees import Trees
 
 __all__ = ["Agents"]
@@ -352,4 +352,4 @@ class Agents:
 
 def _code(error: OSError, usual: str) -> str:
     """Return the code of a refusal: another time there may be a descriptor, or memory."""
-    return "busy" if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) else usual
+    return "busy" if error.errno in SHORTAGES else usual

@@ -330,10 +330,10 @@ def _sweep() -> None:
         try:
             left = children()
         except OSError:
-            left = []
-        else:
-            if not left:
-                return
+            time.sleep(0.005)
+            continue
+        if not left:
+            return
         for pid in left:
             # Unreaped children: their ids are nobody else's.
             os.kill(pid, signal.SIGKILL)

@@ -17,8 +17,8 @@ import struct
 from collections.abc import Callable
 
 from .passing import close_all
-from .proc import SHORTAGES, parent_of
-from .system import is_readable
+from .proc import parent_of
+from .system import SHORTAGES, is_readable
 
 __all__ = ["may_connect", "stands_against"]
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from .spares import Spares
-from .system import is_subreaper
+from .system import SHORTAGES, is_subreaper
 
 __all__ = [
-    "SHORTAGES",
     "adopted_children",
     "environment",
     "hold_reserve",
@@ -27,12 +28,13 @@ __all__ = [
 
 _PROC = "/proc"
 _READ_BYTES = 64 * 1024
-SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""What the system says where it has nothing left to look with."""
 # Where _stat has the parent, and the time of the start, which tells a process from a later one.
 _PPID_FIELD = 1
 _START_FIELD = 19
 _EXIT_CODE_FIELD = 49
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 _reserve = Spares(0)
 
@@ -44,13 +46,7 @@ def hold_reserve() -> None:
 
 def processes() -> list[int]:
     """Return the ids of all processes. Raises ``OSError``."""
-    try:
-        names = os.listdir(_PROC)
-    except OSError as error:
-        if error.errno != errno.EMFILE:
-            raise
-        with _reserve.given_way():
-            names = os.listdir(_PROC)
+    names = _with_reserve(os.listdir, _PROC)
     return [int(name) for name in names if name.isdecimal()]
 
 
@@ -152,30 +148,31 @@ def _read(path: str, *, is_one_record: bool = False) -> bytes | None:
 
     One record comes in one read, many may come in pieces. ``open`` would cost twice as much.
     """
-    try:
-        return _read_now(path, is_one_record)
-    except OSError as error:
-        if error.errno == errno.EMFILE:
-            with _reserve.given_way():
-                return _read_now(path, is_one_record)
-        raise
+    return _with_reserve(_read_now, path, is_one_record)
 
 
 def _read_now(path: str, is_one_record: bool) -> bytes | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.read(fd, _READ_BYTES)
+            while not is_one_record and (piece := os.read(fd, _READ_BYTES)):
+                data += piece
+        finally:
+            os.close(fd)
     except OSError as error:
         if error.errno in SHORTAGES:
             raise
         return None
+    return data
+
+
+def _with_reserve(look: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Look, with the descriptor that is held back if there is no other. Raises ``OSError``."""
     try:
-        data = os.read(fd, _READ_BYTES)
-        while not is_one_record and (piece := os.read(fd, _READ_BYTES)):
-            data += piece
-        return data
+        return look(*args, **kwargs)
     except OSError as error:
-        if error.errno in SHORTAGES:
+        if error.errno != errno.EMFILE:
             raise
-        return None
-    finally:
-        os.close(fd)
+        with _reserve.given_way():
+            return look(*args, **kwargs)

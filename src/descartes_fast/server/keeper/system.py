@@ -14,6 +14,7 @@ import sys
 import termios
 
 __all__ = [
+    "SHORTAGES",
     "become_subreaper",
     "has_exited",
     "holds_bytes",
@@ -24,6 +25,9 @@ __all__ = [
     "punch_hole",
     "status_by_pidfd",
 ]
+
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""The errors of opening that say that there is nothing left to open with, for now."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
@@ -55,11 +59,10 @@ def become_subreaper() -> bool:
 
 def is_subreaper() -> bool:
     """Whether what this process's children leave behind becomes its own children."""
-    answer = ctypes.c_int()
-    if sys.platform != "linux" or _libc.prctl(
-        _PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0
-    ):
+    if sys.platform != "linux":
         return False
+    answer = ctypes.c_int()
+    _libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0)
     return bool(answer.value)
 
 
