@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from descartes_fast import AgentConfig, AgentError, AgentInfo, connect
+from descartes_fast.server.keeper.proc import start_ticks
 from faults.restarts import RestartableServer, restartable_server
 from leaks import adopt_orphans
 
@@ -41,12 +42,16 @@ def wait_until_gone(pid: int) -> None:
             time.sleep(0.005)
 
 
-def start_stranger(pid: int) -> subprocess.Popen[bytes]:
-    """Start a process of that id, in a process group of its own as an agent is."""
+def start_stranger(pid: int, ticks: int) -> subprocess.Popen[bytes]:
+    """Start a process of that id, in a process group of its own as an agent is.
+
+    It starts in a later tick than the agent did, a hundredth of a second at most: that is how fine
+    the system tells starts apart, and no system goes through all of its ids in such a time.
+    """
     for _ in range(_TRIES):
         Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
         stranger = subprocess.Popen(["sleep", "600"], start_new_session=True)
-        if stranger.pid == pid:
+        if stranger.pid == pid and start_ticks(pid) != ticks:
             return stranger
         stranger.kill()
         stranger.wait()
@@ -75,6 +80,7 @@ def main(killed: str) -> None:
     adopt_orphans()
     with restartable_server() as server:
         agent, pid = asyncio.run(start_agent(server))
+        ticks = start_ticks(pid)
         keeper = server.keeper_pid()
         assert keeper is not None
         server.kill()
@@ -83,7 +89,7 @@ def main(killed: str) -> None:
             wait_until_gone(keeper)
         os.kill(pid, signal.SIGKILL)
         wait_until_gone(pid)
-        stranger = start_stranger(pid)
+        stranger = start_stranger(pid, ticks)
         server.start()
         seen = asyncio.run(act_on(server, agent))
         assert server.stop() == 0
