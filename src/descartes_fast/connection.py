@@ -61,9 +61,9 @@ class Connection:
 
     ``on_ready`` is called with the server's profile each time a connection has been made
     and the right server has answered, ``on_alive`` when it has answered a heartbeat;
-    ``on_failed`` with a maker of errors when the time
-    for reconnecting has run out or the wrong server has answered: from then on calls fail
-    at once, until ``on_ready`` is called again.
+    ``on_failed`` with a maker of errors when the time for reconnecting has run out or the
+    wrong server has answered: from then on calls fail at once, until there is a new
+    connection; on that they wait, as on every new one, until it is known who is there.
     """
 
     def __init__(
@@ -209,6 +209,7 @@ class Connection:
     def _connection_event(self, event: MonitorEvent) -> None:
         if event.event & _SUCCEEDED:
             self.connected = True
+            self._failure = None  # that was the old connection's
             self._changed.set()
         elif event.event & _LOST or (event.event & _CLOSED and not self.config.auto_reconnect):
             self._lose()

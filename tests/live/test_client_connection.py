@@ -280,9 +280,14 @@ async def test_calls_fail_at_once_after_the_last_attempt_until_the_server_is_bac
             with pytest.raises(CommunicationError, match="lost"):
                 await client.get_agent_status(agent.id)
             assert time.monotonic() - started < 0.1
-            await until(client.is_connected)
 
-            await until(lambda: peer.count(HealthCheckRequest) >= 2)
+            def slow_to_say_who_it_is(request: Any) -> Any:
+                if isinstance(request, HealthCheckRequest):
+                    time.sleep(0.2)
+                return NotImplemented
+
+            peer.handler = slow_to_say_who_it_is
+            await until(client.is_connected)
             assert await client.get_agent_status(agent.id) == "running"
 
 
