@@ -1,4 +1,4 @@
-"""Builds the Cython core; everything else is in pyproject.toml."""
+"""Builds the Cython modules; everything else is in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-CORE = Path("src/descartes_fast/_core")
-NOT_ON_WINDOWS = {"front"}  # of the server, which does not run there
+SOURCES = Path("src")
+NOT_ON_WINDOWS = {"front", "targets"}  # of the server, which does not run there
 
 extensions = [
-    Extension(f"descartes_fast._core.{source.stem}", [str(source)])
-    for source in sorted(CORE.glob("*.pyx"))
+    Extension(".".join(source.relative_to(SOURCES).with_suffix("").parts), [str(source)])
+    for source in sorted(SOURCES.rglob("*.pyx"))
     if sys.platform != "win32" or source.stem not in NOT_ON_WINDOWS
 ]
 

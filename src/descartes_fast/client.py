@@ -42,7 +42,7 @@ from .feeds import Feeds
 from .link import new_context
 from .logs import LogFollower
 from .requests import Requests
-from .runner import AgentExit, AgentId, Progress, ZmqAgentRunner, agent_uuid
+from .runner import AgentExit, AgentId, Progress, ZmqAgentRunner, agent_uuid, agent_uuids
 from .spawning import spawn_all
 from .status import PolledStatus, StatusSubscription
 from .stdin_pieces import stdin_pieces
@@ -301,7 +301,7 @@ class ZmqClient:
         What fails for one agent is in its result and raises nothing; with ``fail_fast`` the
         server stops at the first failure.
         """
-        uuids = [agent_uuid(agent_id) for agent_id in agent_ids]
+        uuids = agent_uuids(agent_ids)
         command = _word(ControlCommandType, command_type)
         return await self._requests().batch(uuids, command, payload, fail_fast)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from signal import Signals
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 from uuid import UUID
 
 from ._core import (
@@ -25,7 +25,7 @@ from ._core import (
 from .errors import AgentError, UsageError
 from .subscription import Subscription
 
-__all__ = ["AgentExit", "AgentId", "Progress", "ZmqAgentRunner", "agent_uuid"]
+__all__ = ["AgentExit", "AgentId", "Progress", "ZmqAgentRunner", "agent_uuid", "agent_uuids"]
 
 AgentId: TypeAlias = UUID | str | AgentInfo
 """How an agent is named: its id, the id as text, or what the server said about it."""
@@ -62,6 +62,14 @@ def agent_uuid(agent_id: AgentId) -> UUID:
         except ValueError:
             pass
     raise UsageError(f"not an agent's id: {agent_id!r}")
+
+
+def agent_uuids(agent_ids: Iterable[AgentId]) -> list[UUID]:
+    """Return the ids that name agents. Raises ``UsageError`` for the first that names none."""
+    given = list(agent_ids)
+    if set(map(type, given)) == {UUID}:  # a thousand of them, told by C alone
+        return cast(list[UUID], given)
+    return [agent_uuid(agent_id) for agent_id in given]
 
 
 @runtime_checkable

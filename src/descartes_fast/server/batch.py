@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable
 from types import CoroutineType
 
 from .._core import (
@@ -13,11 +13,10 @@ from .._core import (
     ControlCommandType,
 )
 from ..errors import AgentError, AgentTimeout, InvalidContext, InvalidState
-from .agent import Agent
 from .operations import Operations
 from .refusals import MAX_BATCH_AGENTS, as_agent_error, words_of
 from .registry import Registry, not_found
-from .together import Together
+from .together import Addressed, Command, Together
 
 __all__ = ["run_batch"]
 
@@ -48,14 +47,14 @@ async def run_batch(
     a result that says so. Raises ``InvalidContext`` for too many agents and for commands
     whose answer is data, which a batch has no room for (and a read would lose).
     """
-    agent_ids = request.agent_ids
-    if len(agent_ids) > MAX_BATCH_AGENTS:
+    addressed = Addressed(request, registry)
+    if len(addressed) > MAX_BATCH_AGENTS:
         raise InvalidContext(f"a batch may have {MAX_BATCH_AGENTS} agents")
     if request.command_type in _WITH_DATA:
         raise InvalidContext(
             f"the results of a batch carry no data: {request.command_type.value} agents one by one"
         )
-    batch = _Batch(request, registry.find_all(agent_ids), key)
+    batch = _Batch(request, addressed, key)
     try:
         async with asyncio.timeout(timeout_secs) as limit:
             await batch.run(operations, together)
@@ -69,13 +68,15 @@ async def run_batch(
 class _Batch:
     """The agents of a batch, by their positions in it, and why the command was not done."""
 
-    def __init__(self, request: BatchControlCommand, agents: list[Agent | None], key: str) -> None:
+    def __init__(self, request: BatchControlCommand, addressed: Addressed, key: str) -> None:
         self._request = request
         self._payload = request.payload  # decoded once, not for each agent
-        self._agents = agents
+        self._addressed = addressed
         self._key = key
         self._errors: dict[int, AgentError] = {}
-        self._undone = set(range(len(agents)))
+        self._undone: Iterable[int] = range(len(addressed))
+        self._all_done: BatchControlResponse | None = None
+        """What there is to answer if nothing fails."""
 
     async def run(self, operations: Operations, together: Together) -> None:
         """Do the command for all that are there, together or one by one."""
@@ -83,29 +84,62 @@ class _Batch:
         if not self._request.fail_fast:
             in_one_step = together.command(self._request.command_type, self._payload)
         if in_one_step is not None:
-            self._errors = await in_one_step(self._agents, self._key)
-            for position, agent in enumerate(self._agents):
-                if agent is None:
-                    self._errors[position] = not_found(self._request.agent_ids[position])
-            self._undone.clear()
-            return
-        left = iter(range(len(self._agents)))
+            await self._do_together(in_one_step)
+        else:
+            await self._do_one_by_one(operations)
+
+    async def _do_together(self, in_one_step: Command) -> None:
+        doing = asyncio.ensure_future(in_one_step(self._addressed, self._key))
+        try:
+            await asyncio.sleep(0)  # the keeper is asked by then, and works on another core
+            missing = self._missing()
+            if not missing:
+                self._all_done = self._response()
+            self._errors = await doing | missing
+        finally:
+            doing.cancel()
+        self._undone = ()
+
+    def _missing(self) -> dict[int, AgentError]:
+        if None not in self._addressed.agents:
+            return {}
+        agents = enumerate(self._addressed.agents)
+        agent_ids = self._request.agent_ids
+        return {at: not_found(agent_ids[at]) for at, agent in agents if agent is None}
+
+    async def _do_one_by_one(self, operations: Operations) -> None:
+        self._undone = undone = set(self._undone)
+        left = iter(range(len(self._addressed)))
+
+        async def work() -> None:
+            for position in left:
+                try:
+                    await self._do(position, operations)
+                except Exception as error:
+                    self._errors[position] = as_agent_error(error)
+                undone.discard(position)
+
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(_IN_FLIGHT, len(self._agents))):
-                group.create_task(self._work(left, operations))
+            for _ in range(min(_IN_FLIGHT, len(self._addressed))):
+                group.create_task(work())
 
     def give_up(self, error: AgentError) -> None:
         """Say of all that is not done that it failed."""
         self._errors.update(dict.fromkeys(self._undone, error))
 
     def response(self) -> BatchControlResponse:
-        """Return each agent's result, with the status that it has now."""
+        """Return each agent's result, with the status that it had when the command was done."""
+        if self._all_done is not None and not self._errors:
+            return self._all_done
+        return self._response()
+
+    def _response(self) -> BatchControlResponse:
         errors = self._errors
         results = [
             agent.granted()
             if agent is not None and (not errors or position not in errors)
             else self._failed(position)
-            for position, agent in enumerate(self._agents)
+            for position, agent in enumerate(self._addressed.agents)
         ]
         return BatchControlResponse(
             request_id=self._request.request_id,
@@ -116,7 +150,7 @@ class _Batch:
         )
 
     def _failed(self, position: int) -> BatchAgentResult:
-        agent = self._agents[position]
+        agent = self._addressed.agents[position]
         return BatchAgentResult(
             agent_id=self._request.agent_ids[position],
             success=False,
@@ -124,20 +158,10 @@ class _Batch:
             error=words_of(self._errors[position], of_many=True),
         )
 
-    async def _work(self, left: Iterator[int], operations: Operations) -> None:
-        for position in left:
-            try:
-                await self._do(position, operations)
-            except Exception as error:
-                self._errors[position] = as_agent_error(error)
-            self._undone.discard(position)
-
     async def _do(self, position: int, operations: Operations) -> None:
-        agent = self._agents[position]
         if self._errors and self._request.fail_fast:
             raise InvalidState("not tried: the command failed for another agent (fail_fast)")
-        if agent is None:
-            raise not_found(self._request.agent_ids[position])
+        agent = self._addressed.found(position)
         # An agent that is given twice gets the command twice.
         key = f"{self._key}/{position}" if self._key else ""
         outcome = operations.run(agent, self._request.command_type, self._payload, key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -198,15 +198,18 @@ class KeeperLink:
         await self._ask("signal", agent=str(agent_id), signal=int(signum), tree=tree, key=key)
 
     async def signal_many(
-        self, agents: Sequence[str], signum: int, *, key: str = ""
+        self, agent_ids: bytes, signum: int, *, key: str = ""
     ) -> dict[int, AgentError]:
-        """Signal the first processes of agents; return why some were not, by position."""
-        reply = await self._ask(
-            "signal_many", " ".join(agents).encode(), signal=int(signum), key=key
-        )
+        """Signal the first processes of agents; return why some were not, by position.
+
+        Of ``agent_ids``, which are text, there is one space between two.
+        """
+        reply = await self._ask("signal_many", agent_ids, signal=int(signum), key=key)
+        refused = reply["refused"]
+        texts = agent_ids.decode().split(" ") if refused else ()
         return {
-            position: from_wire(f"{code}: {words}", agent_id=agents[position])
-            for position, code, words in reply["refused"]
+            position: from_wire(f"{code}: {words}", agent_id=texts[position])
+            for position, code, words in refused
         }
 
     async def stop(self, agent_id: UUID, grace_secs: float, *, key: str = "") -> None:

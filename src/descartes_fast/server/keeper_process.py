@@ -261,7 +261,8 @@ def _collect_ended() -> None:
 def build_digest() -> str:
     """Return what tells this keeper's program from another version's."""
     digest = hashlib.blake2b(digest_size=8)
-    for path in sorted((Path(__file__).parent / "keeper").glob("*.py")):
+    folder = Path(__file__).parent / "keeper"
+    for path in sorted([*folder.glob("*.py"), *folder.glob("*.so")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -7,26 +7,57 @@ of its own for each agent is not here: a pause, a stop, a write, an action.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from functools import cached_property
 from typing import Any
 
-from .._core import ControlCommandType
-from ..errors import AgentError, InvalidState
+from .._core import BatchControlCommand, ControlCommandType
+from .._core.id_texts import id_texts
+from ..errors import AgentError, InvalidState, NotFound
 from .agent import Agent, may_end_by
 from .keeper_link import KeeperLink
 from .payloads import MORE_THAN_SIGNALS, signal_number
+from .registry import Registry, not_found
 
-__all__ = ["Command", "Together"]
+__all__ = ["Addressed", "Command", "Together"]
 
-Command = Callable[[Sequence[Agent | None], str], Awaitable[dict[int, AgentError]]]
-"""Does one command for agents; the place of one that is not there is ``None``.
+_AT_ONCE = 2000
+"""Agents in one request to the keeper: it does nothing else for a millisecond then."""
 
-Its second argument is the request's key. Returns why it was not done for some, by position.
+_ID_BYTES = 36 + 1
+"""An id as text, and the space behind it."""
+
+
+class Addressed:
+    """Whom a batch is for: their ids at once, the agents themselves when they are wanted."""
+
+    def __init__(self, request: BatchControlCommand, registry: Registry) -> None:
+        self.id_texts = id_texts(request)
+        """In the order in which they were given, one space between two."""
+        self._request = request
+        self._registry = registry
+
+    def __len__(self) -> int:
+        return (len(self.id_texts) + 1) // _ID_BYTES
+
+    @cached_property
+    def agents(self) -> list[Agent | None]:
+        """In the same order; ``None`` stands for one that is not there."""
+        return self._registry.find_all(self._request.agent_ids)
+
+    def found(self, position: int) -> Agent:
+        """Return one of the agents. Raises ``NotFound``."""
+        agent = self.agents[position]
+        if agent is None:
+            raise not_found(self._request.agent_ids[position])
+        return agent
+
+
+Command = Callable[[Addressed, str], Awaitable[dict[int, AgentError]]]
+"""Does one command for agents. Its second argument is the request's key.
+
+Returns why it was not done for some, by position.
 """
-
-_AT_ONCE = 500
-"""Agents in one request to the keeper: it does nothing else for a third of a millisecond then, and
-begins with the first of several requests while the server still writes the others."""
 
 
 class Together:
@@ -41,51 +72,49 @@ class Together:
         Raises ``InvalidContext`` for a payload that is none of this command.
         """
         if command is ControlCommandType.GET_STATUS:
-            return _nothing_to_do
+            return _ask_who_is_there
         if command is ControlCommandType.SIGNAL:
             number = signal_number(payload)
             if number not in MORE_THAN_SIGNALS:
-                return lambda agents, key: self._signal(agents, number, key)
+                return lambda batch, key: self._signal(batch, number, key)
         return None
 
-    async def _signal(
-        self, agents: Sequence[Agent | None], number: int, key: str
-    ) -> dict[int, AgentError]:
+    async def _signal(self, batch: Addressed, number: int, key: str) -> dict[int, AgentError]:
+        # All are asked for, those too that have ended: where an earlier server had this very
+        # request carried out the keeper remembers whom it reached while they lived.
         if may_end_by(number):
-            for agent in agents:
+            for agent in batch.agents:
                 if agent is not None:
                     agent.signal_asked(number)
-        parts = range(0, len(agents), _AT_ONCE)
+        if len(batch) <= _AT_ONCE:  # the keeper is asked in this very turn of the loop
+            return await self._signal_some(batch, 0, number, key)
         answers = await asyncio.gather(
             *(
-                self._signal_some(agents[first : first + _AT_ONCE], first, number, key)
-                for first in parts
+                self._signal_some(batch, first, number, key)
+                for first in range(0, len(batch), _AT_ONCE)
             )
         )
         return {position: error for errors in answers for position, error in errors.items()}
 
     async def _signal_some(
-        self, agents: Sequence[Agent | None], first: int, number: int, key: str
+        self, batch: Addressed, first: int, number: int, key: str
     ) -> dict[int, AgentError]:
-        # Those that have ended are asked for, too: where an earlier server had this very request
-        # carried out the keeper remembers whom it reached while they lived.
-        asked = [agent for agent in agents if agent is not None]
-        texts = [agent.id_text for agent in asked]
+        texts = batch.id_texts[first * _ID_BYTES : (first + _AT_ONCE) * _ID_BYTES].rstrip()
         refused = await self._keeper.signal_many(texts, number, key=f"{key}/{first}" if key else "")
-        if not refused:
-            return {}
-        positions = [at for at, agent in enumerate(agents, first) if agent is not None]
-        return {positions[at]: _why(asked[at], error) for at, error in refused.items()}
+        return {
+            first + position: _why(batch, first + position, error)
+            for position, error in refused.items()
+        }
 
 
-def _why(agent: Agent, error: AgentError) -> AgentError:
+def _why(batch: Addressed, position: int, error: AgentError) -> AgentError:
     """Return the better words of the two: the keeper does not know what is about to start."""
     try:
-        agent.require_alive("signal")
-    except InvalidState as better:
+        batch.found(position).require_alive("signal")
+    except (NotFound, InvalidState) as better:
         return better
     return error
 
 
-async def _nothing_to_do(agents: Sequence[Agent | None], key: str) -> dict[int, AgentError]:
+async def _ask_who_is_there(batch: Addressed, key: str) -> dict[int, AgentError]:
     return {}

@@ -209,22 +209,19 @@ class Agents:
         except (OSError, ValueError) as error:
             raise Refusal("invalid", f"signal {signum}: {error}") from None
 
-    def signal_many(self, agent_ids: Iterable[str], signum: int) -> list[tuple[int, str, str]]:
-        """Signal the leaders of agents; return which were not: position, code and words."""
+    def signal_many(self, agent_ids: bytes, signum: int) -> list[tuple[int, str, str]]:
+        """Signal the leaders of agents; return which were not: position, code and words.
+
+        Of ``agent_ids`` there is one space between two.
+        """
+        left = self.endings.targets.signal(agent_ids, signum)
+        if not left:
+            return []
         refused = []
-        find = self._agents.get
-        running = Phase.RUNNING
-        for position, agent_id in enumerate(agent_ids):
-            agent = find(agent_id)
+        texts = agent_ids.decode("ascii").split(" ")
+        for position in left:
             try:
-                # For nearly all it is done with this: there may be a thousand.
-                if agent is not None and agent.phase is running:
-                    agent.leader.send(signum)
-                    continue
-            except OSError:
-                pass  # what it means is said below
-            try:
-                self.signal(agent_id, signum, tree=False)
+                self.signal(texts[position], signum, tree=False)
             except Refusal as refusal:
                 refused.append((position, refusal.code, refusal.words))
         return refused

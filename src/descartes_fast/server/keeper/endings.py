@@ -20,6 +20,7 @@ from .leader import Exit
 from .loop import Loop
 from .output_pipe import OutputPipe
 from .pump import Pump
+from .targets import Targets
 from .trees import Trees, signal_all
 
 __all__ = ["Endings"]
@@ -53,6 +54,8 @@ class Endings:
         self._live: dict[str, Agent] = {}
         # Processes of agents whose ids nobody else can have.
         self._leaders: dict[int, str] = {}
+        self.targets = Targets()
+        """Those of them that have not exited, as far as anybody has noticed."""
         self._ending: set[Agent] = set()
         # Ids of agents that have ended and left no descendant; nobody has looked for more yet.
         self._unswept: set[str] = set()
@@ -79,6 +82,8 @@ class Endings:
         if agent.phase is Phase.RUNNING:
             self._leaders[agent.leader.pid] = agent.id
             agent.leader.watch(lambda: self._leader_exited(agent))
+            if not agent.leader.is_adopted:
+                self.targets.add(agent.id, agent.leader.pid)
         elif not agent.leader.is_adopted:
             self._leaders[agent.leader.pid] = agent.id
         if agent.kill_at is not None:
@@ -92,6 +97,7 @@ class Endings:
 
     def drop(self, agent: Agent) -> None:
         """Let go of an agent that :meth:`attend` raised for; a child is killed and reaped."""
+        self.targets.discard(agent.id)
         if not agent.leader.is_adopted:
             agent.leader.send_group(signal.SIGKILL)
             agent.leader.close()
@@ -146,6 +152,7 @@ class Endings:
 
     def _leader_exited(self, agent: Agent) -> None:
         agent.ended_at_ns = time.time_ns()
+        self.targets.discard(agent.id)
         if agent.stdin is not None:
             agent.stdin.close()
         if agent.leader.is_adopted:

@@ -106,8 +106,7 @@ class Requests:
         return Answer({})
 
     def _signal_many(self, header: _Header, body: bytes) -> Answer:
-        agent_ids = body.decode("ascii").split()
-        return Answer({"refused": self._agents.signal_many(agent_ids, header["signal"])})
+        return Answer({"refused": self._agents.signal_many(body, header["signal"])})
 
     def _stop(self, header: _Header, _: bytes) -> Answer:
         self._agents.stop(header["agent"], header["grace_secs"])

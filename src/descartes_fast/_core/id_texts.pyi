@@ -1,0 +1,3 @@
+from .messages import BatchControlCommand
+
+def id_texts(request: BatchControlCommand, /) -> bytes: ...
