@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
 
-from descartes_fast import AgentConfig, CustomActionRequest, SpawnRequest
+from descartes_fast import (
+    AgentConfig,
+    BatchControlCommand,
+    ControlCommandType,
+    CustomActionRequest,
+    SpawnRequest,
+)
 from raw_peers import command_of, new_id, peer
 
 if TYPE_CHECKING:
@@ -13,6 +20,15 @@ if TYPE_CHECKING:
     from descartes_fast.server import ZmqAgentServer
 
 MIB = 1024 * 1024
+
+
+def batch_signal(agents: list[UUID]) -> BatchControlCommand:
+    return BatchControlCommand(
+        request_id=new_id(),
+        agent_ids=agents,
+        command_type=ControlCommandType.SIGNAL,
+        payload={"signal": "URG"},
+    )
 
 
 async def test_what_is_read_is_neither_in_the_memory_nor_in_the_journal(
@@ -28,6 +44,38 @@ async def test_what_is_read_is_neither_in_the_memory_nor_in_the_journal(
         assert [await asking.ask(read) for read in reads] == replies
         files = server.config.state_path().glob("journal.sqlite*")
         assert sum(file.stat().st_size for file in files) < MIB
+
+
+async def test_who_was_in_a_batch_is_neither_in_the_memory_nor_in_the_journal(
+    start_server: StartServer,
+) -> None:
+    server = await start_server(replay_bytes=MIB)
+    async with peer(server.endpoint) as asking:
+        agents = [(await asking.spawn("exec sleep 1000")).id for _ in range(2)]
+        batches = [batch_signal(agents * 1000) for _ in range(30)]
+        replies = [await asking.ask(batch) for batch in batches]
+        assert sum(reply.successful for reply in replies) == 60_000
+        await asking.ask(command_of(agents[0], "pause"))
+        assert [await asking.ask(batch) for batch in batches] == replies
+        await server.aclose()
+        files = server.config.state_path().glob("journal.sqlite*")
+        assert sum(file.stat().st_size for file in files) < MIB
+
+
+async def test_batch_that_did_not_go_well_for_all_alike_is_kept_whole(
+    server: ZmqAgentServer,
+) -> None:
+    async with peer(server.endpoint) as asking:
+        agents = [await asking.spawn("exec sleep 1000") for _ in range(3)]
+        await asking.data(agents[1], "pause")
+        unlike = batch_signal([agent.id for agent in agents] * 20)
+        with_a_stranger = batch_signal([agents[0].id, uuid4()] * 20)
+        first = [await asking.ask(unlike), await asking.ask(with_a_stranger)]
+        assert {result.status for result in first[0].results} == {"running", "paused"}
+        assert (first[1].successful, first[1].failed) == (20, 20)
+        await asking.data(agents[1], "resume")
+        await asking.data(agents[0], "pause")
+        assert [await asking.ask(unlike), await asking.ask(with_a_stranger)] == first
 
 
 async def test_read_whose_bytes_were_trimmed_since_says_so_when_it_is_repeated(

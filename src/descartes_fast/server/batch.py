@@ -89,15 +89,14 @@ class _Batch:
             await self._do_one_by_one(operations)
 
     async def _do_together(self, in_one_step: Command) -> None:
-        doing = asyncio.ensure_future(in_one_step(self._addressed, self._key))
-        try:
-            await asyncio.sleep(0)  # the keeper is asked by then, and works on another core
+        doing = in_one_step(self._addressed, self._key)
+        try:  # while the keeper does it, on another core
             missing = self._missing()
             if not missing:
                 self._all_done = self._response()
             self._errors = await doing | missing
         finally:
-            doing.cancel()
+            doing.close()
         self._undone = ()
 
     def _missing(self) -> dict[int, AgentError]:

@@ -17,7 +17,6 @@ from typing import Any, Literal, cast
 
 from .._core import (
     BatchControlCommand,
-    CommandResponse,
     ControlCommand,
     ControlCommandType,
     CustomActionRequest,
@@ -45,7 +44,7 @@ from .journal import Haste, NoJournal
 from .payloads import MORE_THAN_SIGNALS, signal_number
 from .refusals import Request, Response, as_agent_error, refusal, refusal_of_unknown
 from .registry import Registry
-from .remembered_reads import is_without_bytes, made_again, without_bytes
+from .remembered import in_short, is_short, made_again
 from .replay import Replay, ReplySlot
 from .replies import UNFINISHED, Unfinished
 from .statistics import Counters
@@ -150,20 +149,16 @@ class Dispatcher:
         self._counters.replayed += 1
         if not isinstance(known, bytes):
             return _wait_for(known) if room else self._refuse(request, _IN_PROGRESS)
-        if is_without_bytes(known):
-            assert isinstance(request, ControlCommand)
+        if is_short(known):
             try:
-                known = self._encoded(
-                    request, made_again(known, request, self._registry.get(request.agent_id))
-                )
+                known = self._encoded(request, made_again(known, request, self._registry))
             except Exception as error:
                 return self._refuse(request, as_agent_error(error))
         return _later(known) if self._journal.keeps else known
 
     def _keep(self, request: Request, slot: ReplySlot, response: Response, reply: bytes) -> None:
-        if slot.is_read and isinstance(response, CommandResponse):
-            reply = without_bytes(response, reply, self._registry.find(response.agent_id))
-        slot.memory.keep(slot.key, reply, haste=_haste(request))
+        kept = in_short(response, reply, self._registry, is_read=slot.is_read)
+        slot.memory.keep(slot.key, kept, haste=_haste(request))
 
     def _answer(
         self, handler: Handler, request: Request, slot: ReplySlot | None

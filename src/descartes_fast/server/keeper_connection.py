@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import CommunicationError, from_wire
@@ -48,7 +48,7 @@ class KeeperConnection:
         self.lost: str | None = None
         """Why nothing can be asked any more, if that is so."""
 
-    async def ask(
+    def ask(
         self,
         operation: str,
         body: bytes = b"",
@@ -56,8 +56,8 @@ class KeeperConnection:
         descriptors: Sequence[int] = (),
         take: TakeDescriptors | None = None,
         **fields: Any,
-    ) -> dict[str, Any]:
-        """Send a request; return its reply, or raise what a refusal stands for.
+    ) -> Coroutine[Any, Any, dict[str, Any]]:
+        """Send a request, at once; its reply is to be awaited, or what a refusal stands for raised.
 
         ``take`` is given a reply that names descriptors, and these (``None``: they were lost), at
         once when they come: nothing is lost when the one who asked is cancelled then. Raises
@@ -69,13 +69,18 @@ class KeeperConnection:
         data = frame({"op": operation, "id": request_id, **fields}, body)
         future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._waiting[request_id] = future, take
+        self._wire.write(data, descriptors)
+        return self._reply(request_id, future, fields.get("agent"))
+
+    async def _reply(
+        self, request_id: int, future: asyncio.Future[dict[str, Any]], agent_id: str | None
+    ) -> dict[str, Any]:
         try:
-            self._wire.write(data, descriptors)
             reply = await future
         finally:
             self._waiting.pop(request_id, None)
         if "code" in reply:
-            raise from_wire(f"{reply['code']}: {reply['words']}", agent_id=fields.get("agent"))
+            raise from_wire(f"{reply['code']}: {reply['words']}", agent_id=agent_id)
         return reply
 
     def post(self, operation: str, **fields: Any) -> None:
@@ -122,7 +127,7 @@ class KeeperConnection:
     def _take(self, header: dict[str, Any]) -> None:
         descriptors = self._wire.arrivals.take_list(header) if "fds" in header else []
         if "re" in header:
-            future, take = self._waiting.get(header["re"], (None, None))
+            future, take = self._waiting.pop(header["re"], (None, None))
             if future is not None and not future.done():
                 if take is not None and "fds" in header:
                     take(header, descriptors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterable
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -197,19 +197,27 @@ class KeeperLink:
         """
         await self._ask("signal", agent=str(agent_id), signal=int(signum), tree=tree, key=key)
 
-    async def signal_many(
+    def signal_many(
         self, agent_ids: bytes, signum: int, *, key: str = ""
-    ) -> dict[int, AgentError]:
-        """Signal the first processes of agents; return why some were not, by position.
+    ) -> Coroutine[Any, Any, dict[int, AgentError]]:
+        """Signal the first processes of agents; to be awaited: why some were not, by position.
 
-        Of ``agent_ids``, which are text, there is one space between two.
+        ``agent_ids`` has 16 bytes for each. The keeper is asked at once, unless there is none at
+        the moment.
         """
-        reply = await self._ask("signal_many", agent_ids, signal=int(signum), key=key)
-        refused = reply["refused"]
-        texts = agent_ids.decode().split(" ") if refused else ()
+        answer = self._ask("signal_many", agent_ids, signal=int(signum), key=key)
+        return self._refused(answer, agent_ids)
+
+    async def _refused(
+        self, answer: Awaitable[dict[str, Any]], agent_ids: bytes
+    ) -> dict[int, AgentError]:
+        reply = await answer
         return {
-            position: from_wire(f"{code}: {words}", agent_id=texts[position])
-            for position, code, words in refused
+            position: from_wire(
+                f"{code}: {words}",
+                agent_id=str(UUID(bytes=agent_ids[16 * position : 16 * position + 16])),
+            )
+            for position, code, words in reply["refused"]
         }
 
     async def stop(self, agent_id: UUID, grace_secs: float, *, key: str = "") -> None:
@@ -436,15 +444,25 @@ class KeeperLink:
         if self._closed is None:
             self._events.keeper_lost(reason)
 
-    async def _ask(
+    def _ask(
         self,
         operation: str,
         body: bytes = b"",
         take: TakeDescriptors | None = None,
         **fields: Any,
+    ) -> Coroutine[Any, Any, dict[str, Any]]:
+        if self._usable.is_set():
+            return self._connection.ask(operation, body, take=take, **fields)
+        return self._ask_later(operation, body, take, fields)
+
+    async def _ask_later(
+        self,
+        operation: str,
+        body: bytes,
+        take: TakeDescriptors | None,
+        fields: Mapping[str, Any],
     ) -> dict[str, Any]:
-        if not self._usable.is_set():
-            await self._usable.wait()
+        await self._usable.wait()
         return await self._connection.ask(operation, body, take=take, **fields)
 
     def _take_event(self, header: dict[str, Any]) -> None:

@@ -7,12 +7,12 @@ of its own for each agent is not here: a pause, a stop, a write, an action.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import cached_property
 from typing import Any
 
 from .._core import BatchControlCommand, ControlCommandType
-from .._core.id_texts import id_texts
+from .._core.batches import batch_ids
 from ..errors import AgentError, InvalidState, NotFound
 from .agent import Agent, may_end_by
 from .keeper_link import KeeperLink
@@ -24,21 +24,20 @@ __all__ = ["Addressed", "Command", "Together"]
 _AT_ONCE = 2000
 """Agents in one request to the keeper: it does nothing else for a millisecond then."""
 
-_ID_BYTES = 36 + 1
-"""An id as text, and the space behind it."""
+_ID_BYTES = 16
 
 
 class Addressed:
     """Whom a batch is for: their ids at once, the agents themselves when they are wanted."""
 
     def __init__(self, request: BatchControlCommand, registry: Registry) -> None:
-        self.id_texts = id_texts(request)
-        """In the order in which they were given, one space between two."""
+        self.ids = batch_ids(request)
+        """In the order in which they were given, 16 bytes each."""
         self._request = request
         self._registry = registry
 
     def __len__(self) -> int:
-        return (len(self.id_texts) + 1) // _ID_BYTES
+        return len(self.ids) // _ID_BYTES
 
     @cached_property
     def agents(self) -> list[Agent | None]:
@@ -53,10 +52,10 @@ class Addressed:
         return agent
 
 
-Command = Callable[[Addressed, str], Awaitable[dict[int, AgentError]]]
-"""Does one command for agents. Its second argument is the request's key.
+Command = Callable[[Addressed, str], Coroutine[Any, Any, dict[int, AgentError]]]
+"""Does one command for agents; whoever else does it is asked at once.
 
-Returns why it was not done for some, by position.
+Its second argument is the request's key. To be awaited: why it was not done for some, by position.
 """
 
 
@@ -79,32 +78,32 @@ class Together:
                 return lambda batch, key: self._signal(batch, number, key)
         return None
 
-    async def _signal(self, batch: Addressed, number: int, key: str) -> dict[int, AgentError]:
+    def _signal(
+        self, batch: Addressed, number: int, key: str
+    ) -> Coroutine[Any, Any, dict[int, AgentError]]:
         # All are asked for, those too that have ended: where an earlier server had this very
         # request carried out the keeper remembers whom it reached while they lived.
         if may_end_by(number):
             for agent in batch.agents:
                 if agent is not None:
                     agent.signal_asked(number)
-        if len(batch) <= _AT_ONCE:  # the keeper is asked in this very turn of the loop
-            return await self._signal_some(batch, 0, number, key)
-        answers = await asyncio.gather(
-            *(
-                self._signal_some(batch, first, number, key)
-                for first in range(0, len(batch), _AT_ONCE)
-            )
-        )
-        return {position: error for errors in answers for position, error in errors.items()}
+        asked = []
+        for first in range(0, len(batch), _AT_ONCE):
+            ids = batch.ids[first * _ID_BYTES : (first + _AT_ONCE) * _ID_BYTES]
+            part = f"{key}/{first}" if key else ""
+            asked.append(self._keeper.signal_many(ids, number, key=part))
+        return _errors(batch, asked)
 
-    async def _signal_some(
-        self, batch: Addressed, first: int, number: int, key: str
-    ) -> dict[int, AgentError]:
-        texts = batch.id_texts[first * _ID_BYTES : (first + _AT_ONCE) * _ID_BYTES].rstrip()
-        refused = await self._keeper.signal_many(texts, number, key=f"{key}/{first}" if key else "")
-        return {
-            first + position: _why(batch, first + position, error)
-            for position, error in refused.items()
-        }
+
+async def _errors(
+    batch: Addressed, asked: list[Coroutine[Any, Any, dict[int, AgentError]]]
+) -> dict[int, AgentError]:
+    answers = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)
+    return {
+        first + position: _why(batch, first + position, error)
+        for first, refused in zip(range(0, len(batch), _AT_ONCE), answers, strict=True)
+        for position, error in refused.items()
+    }
 
 
 def _why(batch: Addressed, position: int, error: AgentError) -> AgentError:

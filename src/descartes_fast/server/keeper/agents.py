@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from uuid import UUID
 
 from .agent import Agent, Phase
 from .backlog import FileBacklog
@@ -212,16 +213,13 @@ class Agents:
     def signal_many(self, agent_ids: bytes, signum: int) -> list[tuple[int, str, str]]:
         """Signal the leaders of agents; return which were not: position, code and words.
 
-        Of ``agent_ids`` there is one space between two.
+        ``agent_ids`` has 16 bytes for each.
         """
-        left = self.endings.targets.signal(agent_ids, signum)
-        if not left:
-            return []
         refused = []
-        texts = agent_ids.decode("ascii").split(" ")
-        for position in left:
+        for position in self.endings.targets.signal(agent_ids, signum):
+            agent_id = str(UUID(bytes=agent_ids[16 * position : 16 * position + 16]))
             try:
-                self.signal(texts[position], signum, tree=False)
+                self.signal(agent_id, signum, tree=False)
             except Refusal as refusal:
                 refused.append((position, refusal.code, refusal.words))
         return refused

@@ -11,7 +11,7 @@ bytes (what goes to an agent's stdin). Three kinds of header:
 Where ``fds`` names descriptors, they travel with the frame (:mod:`.passing`). Requests
 with the id 0 get no reply. Events: ``grew`` and ``ended``, and ``stdin`` when the keeper
 has closed an agent's stdin before its end: after the last byte, or as nobody reads it.
-The body of ``signal_many`` is the ids of agents, one space between two; its reply says in
+The body of ``signal_many`` is the ids of agents, 16 bytes each; its reply says in
 ``refused`` which were not signalled: their positions, each with code and words.
 
 The server holds duplicates of what must not go away with the keeper: ``launch`` and
@@ -46,7 +46,7 @@ __all__ = [
     "frame",
 ]
 
-VERSION = 3
+VERSION = 4
 
 MAX_HEADER_BYTES = 64 * 1024 * 1024
 """Far above what execve(2) takes, so a launch that is too long is refused by the kernel."""

@@ -1,3 +1,0 @@
-from .messages import BatchControlCommand
-
-def id_texts(request: BatchControlCommand, /) -> bytes: ...
