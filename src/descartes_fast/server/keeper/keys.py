@@ -19,6 +19,8 @@ _KEEP_SECS = 600.0
 _LIMIT_BYTES = 16 * 1024 * 1024  # some 40,000 requests: 66 a second for ten minutes
 _ENTRY_BYTES = 350  # the objects of one entry beside its texts
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 
 class KeyMemory:
     """Replies by key, for ten minutes and up to a number of bytes; the oldest go first."""
@@ -37,7 +39,7 @@ class KeyMemory:
 
     def remember(self, key: str, reply: Mapping[str, Any]) -> None:
         """Keep ``reply``."""
-        self._put(key, time.monotonic() + _KEEP_SECS, json.dumps(reply, separators=(",", ":")))
+        self._put(key, time.monotonic() + _KEEP_SECS, _encode(reply))
 
     def saved(self) -> list[tuple[str, float, str]]:
         """Return everything, for :meth:`restore`."""
