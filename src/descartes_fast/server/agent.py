@@ -129,9 +129,10 @@ class Agent:
         self._early_end: Ended | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._info: AgentInfo | None = None
-        self._granted: BatchAgentResult | None = None
         self.on_outdated: Callable[[], None] | None = None
         """Called once, before anybody hears that :meth:`status_data` is not what it was."""
+        self.on_status_outdated: Callable[[], None] | None = None
+        """Called once, before anybody hears that the status is not what it was."""
 
     # -- what is known ---------------------------------------------------------------
 
@@ -187,9 +188,7 @@ class Agent:
 
     def granted(self) -> BatchAgentResult:
         """Return what the answer to a batch says of the agent where all went well."""
-        if self._granted is None:
-            self._granted = BatchAgentResult(agent_id=self.id, success=True, status=self.status)
-        return self._granted
+        return BatchAgentResult(agent_id=self.id, success=True, status=self.status)
 
     def status_data(self) -> dict[str, Any]:
         """Return what ``get_status`` answers."""
@@ -209,6 +208,14 @@ class Agent:
     def outdate(self) -> None:
         """Let nobody answer any more with what :meth:`status_data` was."""
         on_outdated, self.on_outdated = self.on_outdated, None
+        if on_outdated is not None:
+            on_outdated()
+
+    def outdate_status(self) -> None:
+        """Let nobody answer any more with what the status was, nor with what came with it."""
+        self._info = None
+        self.outdate()
+        on_outdated, self.on_status_outdated = self.on_status_outdated, None
         if on_outdated is not None:
             on_outdated()
 
@@ -344,8 +351,7 @@ class Agent:
         self.status = status
         self.message = message
         self.seq += 1
-        self._info = self._granted = None
-        self.outdate()
+        self.outdate_status()
         self._wake()
         self._observer.ended(
             self,
@@ -367,8 +373,7 @@ class Agent:
     def _change(self, status: AgentStatus, data: dict[str, Any]) -> None:
         self.status = status
         self.seq += 1
-        self._info = self._granted = None
-        self.outdate()
+        self.outdate_status()
         self._wake()
         self._observer.state_changed(
             self,

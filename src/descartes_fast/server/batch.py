@@ -13,6 +13,7 @@ from .._core import (
     ControlCommandType,
 )
 from ..errors import AgentError, AgentTimeout, InvalidContext, InvalidState
+from .batch_replies import BatchReplies
 from .operations import Operations
 from .refusals import MAX_BATCH_AGENTS, as_agent_error, words_of
 from .registry import Registry, not_found
@@ -37,6 +38,7 @@ async def run_batch(
     registry: Registry,
     operations: Operations,
     together: Together,
+    replies: BatchReplies,
     timeout_secs: float,
     key: str,
 ) -> BatchControlResponse:
@@ -54,7 +56,7 @@ async def run_batch(
         raise InvalidContext(
             f"the results of a batch carry no data: {request.command_type.value} agents one by one"
         )
-    batch = _Batch(request, addressed, key)
+    batch = _Batch(request, addressed, replies, key)
     try:
         async with asyncio.timeout(timeout_secs) as limit:
             await batch.run(operations, together)
@@ -68,8 +70,11 @@ async def run_batch(
 class _Batch:
     """The agents of a batch, by their positions in it, and why the command was not done."""
 
-    def __init__(self, request: BatchControlCommand, addressed: Addressed, key: str) -> None:
+    def __init__(
+        self, request: BatchControlCommand, addressed: Addressed, replies: BatchReplies, key: str
+    ) -> None:
         self._request = request
+        self._replies = replies
         self._payload = request.payload  # decoded once, not for each agent
         self._addressed = addressed
         self._key = key
@@ -91,17 +96,14 @@ class _Batch:
     async def _do_together(self, in_one_step: Command) -> None:
         doing = in_one_step(self._addressed, self._key)
         try:  # while the keeper does it, on another core
-            missing = self._missing()
-            if not missing:
-                self._all_done = self._response()
+            self._all_done = self._replies.all_went_well(self._request, self._addressed)
+            missing = self._missing() if self._all_done is None else {}
             self._errors = await doing | missing
         finally:
             doing.close()
         self._undone = ()
 
     def _missing(self) -> dict[int, AgentError]:
-        if None not in self._addressed.agents:
-            return {}
         agents = enumerate(self._addressed.agents)
         agent_ids = self._request.agent_ids
         return {at: not_found(agent_ids[at]) for at, agent in agents if agent is None}

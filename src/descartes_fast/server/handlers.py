@@ -29,6 +29,7 @@ from ..errors import AgentTimeout, ShuttingDown
 from .actions import Actions
 from .agent import Agent
 from .batch import run_batch
+from .batch_replies import BatchReplies
 from .health import Health
 from .identity import ServerIdentity
 from .operations import Operations
@@ -74,6 +75,7 @@ class Handlers:
         self._spawner = spawner
         self._operations = operations
         self._together = together
+        self._batch_replies = BatchReplies()
         self._actions = actions
         self._queries = queries
         self._health = health
@@ -187,6 +189,7 @@ class Handlers:
             self._registry,
             self._operations,
             self._together,
+            self._batch_replies,
             self._request_timeout_secs,
             key,
         )

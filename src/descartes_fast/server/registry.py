@@ -171,7 +171,7 @@ class Registry:
 
     def _unlist(self, agent: Agent) -> None:
         self._agents.pop(agent.id.int, None)
-        agent.outdate()
+        agent.outdate_status()
         known, _ = self._by_request.get(agent.request_key, (None, 0.0))
         if known is agent:
             del self._by_request[agent.request_key]
