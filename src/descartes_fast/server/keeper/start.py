@@ -7,18 +7,18 @@ import errno
 import os
 import resource
 import shutil
-import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .fork_exec import ChildFailed, fork_exec
 from .output_pipe import START_SUFFIX
+from .passing import close_all
 
 __all__ = ["StartFailed", "Started", "remove_output", "start"]
 
 _AGENT_UMASK = 0o022
-_LAST_LIMITS = ("as", "data")  # set last: under them Python may have no memory for the others
 
 _REASONS = {
     errno.E2BIG: "its arguments and environment are longer than this system allows",
@@ -51,67 +51,70 @@ class Started:
     stderr_fd: int
 
 
-class _Opened(contextlib.ExitStack):
-    """Descriptors and files that are given back unless all goes well."""
-
-    def directory(self, directory: str, spare: str | None, *files: str) -> None:
-        """Make a directory for output, in which there must be no such files. Raises ``OSError``.
-
-        A ``spare`` one gets its name if it can be.
-        """
-        try:
-            if spare is None or not _renamed(spare, directory):
-                os.mkdir(directory, 0o700)
-        except FileNotFoundError:
-            os.makedirs(directory, mode=0o700)
-        except FileExistsError:
-            if not os.path.isdir(directory) or any(map(os.path.lexists, files)):
-                raise
-            return
-        self.callback(os.rmdir, directory)
-
-    def pipe(self, theirs: _Opened, *, write: bool) -> tuple[int, int]:
-        """Return our end, which does not block, and theirs; ``write``: ours is the write end."""
-        ends = os.pipe()
-        ours, other = ends if not write else ends[::-1]
-        self.callback(os.close, ours)
-        theirs.callback(os.close, other)
-        os.set_blocking(ours, False)
-        return ours, other
-
-
 def start(request: Mapping[str, Any], null_fd: int) -> Started:
     """Start the process of a ``launch`` request; return after its exec. Raises ``StartFailed``."""
-    argv = request["argv"]
-    limits = request["limits"]
-    with _Opened() as ours, _Opened() as theirs:
-        try:
-            # The mark, too, by which a later server sees that the program may have run.
-            files = request["stdout_path"], request["stderr_path"]
-            for directory in {os.path.dirname(file) for file in files}:
-                ours.directory(directory, request.get("spare_directory"), *files)
-        except OSError as error:
-            raise StartFailed(f"no file for the output: {_why(error)}") from None
+    made: list[str] = []
+    ours: list[int] = []
+    theirs: list[int] = []
+    try:
+        # The mark, too, by which a later server sees that the program may have run.
+        _make_directories(request, made)
         try:
             stdin_fd, stdin_end = None, null_fd
             if request["stdin"] != "null":
-                stdin_fd, stdin_end = ours.pipe(theirs, write=True)
-            stdout_fd, stdout_end = ours.pipe(theirs, write=False)
-            stderr_fd, stderr_end = ours.pipe(theirs, write=False)
+                stdin_fd, stdin_end = _pipe(ours, theirs, write=True)
+            stdout_fd, stdout_end = _pipe(ours, theirs, write=False)
+            stderr_fd, stderr_end = _pipe(ours, theirs, write=False)
         except OSError as error:
             raise StartFailed(f"no pipe: {_why(error)}") from None
-        pid = _spawn(
-            argv,
-            stdin=stdin_end,
-            stdout=stdout_end,
-            stderr=stderr_end,
-            cwd=request["cwd"],
-            env=request["environment"],
-            limits=limits,
-        )
-        started = Started(pid, time.time_ns(), stdin_fd, stdout_fd, stderr_fd)
-        ours.pop_all()
-    return started
+        pid = _spawn(request, stdin_end, stdout_end, stderr_end)
+    except BaseException:
+        close_all(ours)
+        for directory in made:
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+        raise
+    finally:
+        close_all(theirs)
+    return Started(pid, time.time_ns(), stdin_fd, stdout_fd, stderr_fd)
+
+
+def _make_directories(request: Mapping[str, Any], made: list[str]) -> None:
+    files = request["stdout_path"], request["stderr_path"]
+    try:
+        for directory in {os.path.dirname(file) for file in files}:
+            if _make_directory(directory, request.get("spare_directory"), files):
+                made.append(directory)
+    except OSError as error:
+        raise StartFailed(f"no file for the output: {_why(error)}") from None
+
+
+def _make_directory(directory: str, spare: str | None, files: Iterable[str]) -> bool:
+    """Make a directory for output; return whether there was none.
+
+    One that is there must have no such files in it. A ``spare`` one gets its name if it can be.
+    Raises ``OSError``.
+    """
+    try:
+        if spare is None or not _renamed(spare, directory):
+            os.mkdir(directory, 0o700)
+    except FileNotFoundError:
+        os.makedirs(directory, mode=0o700)
+    except FileExistsError:
+        if not os.path.isdir(directory) or any(map(os.path.lexists, files)):
+            raise
+        return False
+    return True
+
+
+def _pipe(ours: list[int], theirs: list[int], *, write: bool) -> tuple[int, int]:
+    """Return our end, which does not block, and theirs; ``write``: ours is the write end."""
+    ends = os.pipe()
+    mine, other = ends if not write else ends[::-1]
+    ours.append(mine)
+    theirs.append(other)
+    os.set_blocking(mine, False)
+    return mine, other
 
 
 def _renamed(spare: str, directory: str) -> bool:
@@ -129,67 +132,71 @@ def remove_output(path: str) -> None:
             os.unlink(name)
 
 
-def _spawn(
-    argv: list[str],
-    *,
-    stdin: int,
-    stdout: int,
-    stderr: int,
-    cwd: str | None,
-    env: Mapping[str, str],
-    limits: Mapping[str, int],
-) -> int:
+def _spawn(request: Mapping[str, Any], stdin: int, stdout: int, stderr: int) -> int:
+    """Return the process id of the program. Raises ``StartFailed``."""
+    argv, cwd, environment = request["argv"], request["cwd"], request["environment"]
     try:
-        process = subprocess.Popen(
-            argv,
+        return fork_exec(
+            _executables(argv[0], environment),
+            [_passed(argument) for argument in argv],
+            [_passed(_name(name) + "=" + value) for name, value in environment.items()],
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            cwd=cwd,
-            env=env,
+            directory=None if cwd is None else _passed(cwd),
             umask=_AGENT_UMASK,
-            start_new_session=True,
-            # Every descriptor of the keeper is closed on exec, so there is nothing to look for.
-            close_fds=False,
-            # Costs vfork (700 instead of 1,700 a second). The keeper has one thread, so
-            # Python code may run in the child; the limits hold from the first instruction.
-            preexec_fn=_limiter(limits) if limits else None,
+            limits=_limits(request["limits"]),
         )
+    except ChildFailed as error:
+        raise StartFailed(_words(argv[0], cwd, environment, error)) from None
     except OSError as error:
-        raise StartFailed(_words(argv[0], cwd, env, error)) from None
+        words = f"the program {argv[0]!r} could not be started: {_why(error)}"
+        raise StartFailed(words) from None
     except (ValueError, IndexError) as error:
         raise StartFailed(f"the arguments or the environment cannot be passed: {error}") from None
     except MemoryError:
         raise StartFailed(_REASONS[errno.ENOMEM]) from None
-    except subprocess.SubprocessError:
-        raise StartFailed("its resource limits could not be set") from None
-    # The exit status is ours to read: Popen would reap the process when it is collected.
-    process.returncode = 0
-    return process.pid
 
 
-def _limiter(limits: Mapping[str, int]) -> Callable[[], None]:
+def _executables(program: str, environment: Mapping[str, str]) -> list[bytes]:
+    """Return where a program may be: where it is said to be, or in the folders of its PATH."""
+    if os.path.dirname(program):
+        return [_passed(program)]
+    return [_passed(os.path.join(folder, program)) for folder in os.get_exec_path(environment)]
+
+
+def _passed(text: str) -> bytes:
+    data = os.fsencode(text)
+    if b"\0" in data:
+        raise ValueError("embedded null byte")
+    return data
+
+
+def _name(name: str) -> str:
+    if "=" in name:
+        raise ValueError("illegal environment variable name")
+    return name
+
+
+def _limits(limits: Mapping[str, int]) -> list[tuple[int, int]]:
     pairs = []
-    for name in sorted(limits, key=lambda name: name in _LAST_LIMITS):
+    for name, value in limits.items():
         number = getattr(resource, f"RLIMIT_{name.upper()}", None)
         if number is None:
             raise StartFailed(f"there is no resource limit {name!r}")
         hard = resource.getrlimit(number)[1]
-        if os.geteuid() != 0 and hard != resource.RLIM_INFINITY and limits[name] > hard:
-            raise StartFailed(f"the limit {name} of {limits[name]} is above this server's {hard}")
-        pairs.append((number, limits[name]))
-
-    def set_limits() -> None:
-        for number, value in pairs:
-            resource.setrlimit(number, (value, value))
-
-    return set_limits
+        if os.geteuid() != 0 and hard != resource.RLIM_INFINITY and value > hard:
+            raise StartFailed(f"the limit {name} of {value} is above this server's {hard}")
+        pairs.append((number, value))
+    return pairs
 
 
-def _words(program: str, cwd: str | None, env: Mapping[str, str], error: OSError) -> str:
-    if cwd is not None and error.filename == cwd:
+def _words(program: str, cwd: str | None, env: Mapping[str, str], error: ChildFailed) -> str:
+    if error.stage == "limits":
+        return "its resource limits could not be set"
+    if error.stage == "directory":
         return f"the working directory {cwd!r} cannot be entered: {error.strerror}"
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+    if error.stage == "exec" and error.errno in (errno.ENOENT, errno.ENOTDIR):
         if shutil.which(program, path=env.get("PATH", os.defpath)):
             return f"the program {program!r} needs an interpreter that is not there"
         return f"the program {program!r} was not found"
