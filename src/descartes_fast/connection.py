@@ -209,7 +209,8 @@ class Connection:
     def _connection_event(self, event: MonitorEvent) -> None:
         if event.event & _SUCCEEDED:
             self.connected = True
-            self._failure = None  # that was the old connection's
+            self._failure = None  # that was the old connection's, and so was its time
+            self._stop_grace()
             self._changed.set()
         elif event.event & _LOST or (event.event & _CLOSED and not self.config.auto_reconnect):
             self._lose()

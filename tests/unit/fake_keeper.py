@@ -23,6 +23,8 @@ class FakeKeeper:
         self.calls: list[tuple[Any, ...]] = []
         self.failure: AgentError | None = None
         self.stuck: asyncio.Event | None = None
+        self.refused: dict[int, AgentError] = {}
+        """Why ``signal_many`` does not reach some, by position."""
 
     async def launch(self, launch: Launch) -> Started:
         await self._call("launch", launch.agent_id)
@@ -38,6 +40,12 @@ class FakeKeeper:
         self, agent_id: UUID, signum: int, *, tree: bool = False, key: str = ""
     ) -> None:
         await self._call("signal", int(signum), tree)
+
+    async def signal_many(
+        self, agent_ids: bytes, signum: int, *, key: str = ""
+    ) -> dict[int, AgentError]:
+        await self._call("signal_many", len(agent_ids) // 16, signum, key)
+        return self.refused
 
     async def stop(self, agent_id: UUID, grace_secs: float, *, key: str = "") -> None:
         await self._call("stop", grace_secs)

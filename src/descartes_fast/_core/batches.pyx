@@ -86,6 +86,8 @@ cdef class Granted:
     """
 
     cdef IdTable _statuses      # their places in the table of words, and 1
+    cdef readonly size_t changes
+    """How often something was taken back: what was answered before that may be true no more."""
 
     def __cinit__(self):
         if open_id_table(&self._statuses, FEWEST_PLACES) < 0:
@@ -111,6 +113,7 @@ cdef class Granted:
     def take_back(self, bytes agent_id not None, /):
         """Say nothing of an agent any more, until it is told anew."""
         drop_number(&self._statuses, id_in(agent_id))
+        self.changes += 1
 
     def untold(self, bytes ids not None, /):
         """Return the positions of the ids, 16 bytes each, of which nothing was told."""

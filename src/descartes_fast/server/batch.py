@@ -97,16 +97,13 @@ class _Batch:
         doing = in_one_step(self._addressed, self._key)
         try:  # while the keeper does it, on another core
             self._all_done = self._replies.all_went_well(self._request, self._addressed)
-            missing = self._missing() if self._all_done is None else {}
-            self._errors = await doing | missing
+            changes = self._replies.changes
+            self._errors = await doing
         finally:
             doing.close()
+        if self._replies.changes != changes:  # while it was being done
+            self._all_done = self._replies.all_went_well(self._request, self._addressed)
         self._undone = ()
-
-    def _missing(self) -> dict[int, AgentError]:
-        agents = enumerate(self._addressed.agents)
-        agent_ids = self._request.agent_ids
-        return {at: not_found(agent_ids[at]) for at, agent in agents if agent is None}
 
     async def _do_one_by_one(self, operations: Operations) -> None:
         self._undone = undone = set(self._undone)
@@ -129,13 +126,10 @@ class _Batch:
         self._errors.update(dict.fromkeys(self._undone, error))
 
     def response(self) -> BatchControlResponse:
-        """Return each agent's result, with the status that it had when the command was done."""
+        """Return each agent's result, with the status that it has now."""
         if self._all_done is not None and not self._errors:
             return self._all_done
-        return self._response()
-
-    def _response(self) -> BatchControlResponse:
-        errors = self._errors
+        errors = self._errors = self._missing() | self._errors
         results = [
             agent.granted()
             if agent is not None and (not errors or position not in errors)
@@ -149,6 +143,11 @@ class _Batch:
             successful=len(results) - len(errors),
             failed=len(errors),
         )
+
+    def _missing(self) -> dict[int, AgentError]:
+        agents = enumerate(self._addressed.agents)
+        agent_ids = self._request.agent_ids
+        return {at: not_found(agent_ids[at]) for at, agent in agents if agent is None}
 
     def _failed(self, position: int) -> BatchAgentResult:
         agent = self._addressed.agents[position]

@@ -24,6 +24,11 @@ class BatchReplies:
     def __init__(self) -> None:
         self._granted = Granted()
 
+    @property
+    def changes(self) -> int:
+        """How often a status has changed: while it has not, what was answered is still true."""
+        return self._granted.changes
+
     def all_went_well(
         self, request: BatchControlCommand, addressed: Addressed
     ) -> BatchControlResponse | None:

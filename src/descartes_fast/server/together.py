@@ -90,7 +90,8 @@ class Together:
         asked = []
         for first in range(0, len(batch), _AT_ONCE):
             ids = batch.ids[first * _ID_BYTES : (first + _AT_ONCE) * _ID_BYTES]
-            part = f"{key}/{first}" if key else ""
+            # With how many they are: to a version that asks for more at once it is another part.
+            part = f"{key}/{first}+{len(ids) // _ID_BYTES}" if key else ""
             asked.append(self._keeper.signal_many(ids, number, key=part))
         return _errors(batch, asked)
 

@@ -152,7 +152,7 @@ def _spawn(request: Mapping[str, Any], stdin: int, stdout: int, stderr: int) -> 
     except OSError as error:
         words = f"the program {argv[0]!r} could not be started: {_why(error)}"
         raise StartFailed(words) from None
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, OverflowError) as error:
         raise StartFailed(f"the arguments or the environment cannot be passed: {error}") from None
     except MemoryError:
         raise StartFailed(_REASONS[errno.ENOMEM]) from None
