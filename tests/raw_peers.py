@@ -17,6 +17,7 @@ import zmq.asyncio
 from descartes_fast import (
     AgentConfig,
     AgentInfo,
+    BatchControlCommand,
     CommandResponse,
     ControlCommand,
     ControlCommandType,
@@ -180,6 +181,18 @@ async def subscriber(pub_endpoint: str, *topics: str) -> AsyncIterator[Subscribe
 
 def new_id() -> str:
     return f"request-{next(_numbers)}"
+
+
+def batch_of(
+    agent_ids: list[UUID], command: str, payload: Any = None, **fields: Any
+) -> BatchControlCommand:
+    return BatchControlCommand(
+        request_id=new_id(),
+        agent_ids=agent_ids,
+        command_type=ControlCommandType(command),
+        payload=payload,
+        **fields,
+    )
 
 
 def command_of(agent_id: UUID, command: str, payload: Any = None) -> ControlCommand:

@@ -9,11 +9,10 @@ from uuid import UUID, uuid4
 from descartes_fast import (
     AgentConfig,
     BatchControlCommand,
-    ControlCommandType,
     CustomActionRequest,
     SpawnRequest,
 )
-from raw_peers import command_of, new_id, peer
+from raw_peers import batch_of, command_of, new_id, peer
 
 if TYPE_CHECKING:
     from conftest import StartServer
@@ -23,12 +22,7 @@ MIB = 1024 * 1024
 
 
 def batch_signal(agents: list[UUID]) -> BatchControlCommand:
-    return BatchControlCommand(
-        request_id=new_id(),
-        agent_ids=agents,
-        command_type=ControlCommandType.SIGNAL,
-        payload={"signal": "URG"},
-    )
+    return batch_of(agents, "signal", {"signal": "URG"})
 
 
 async def test_what_is_read_is_neither_in_the_memory_nor_in_the_journal(

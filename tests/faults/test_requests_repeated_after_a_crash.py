@@ -26,6 +26,7 @@ from descartes_fast import (
     serialize_zmq_message,
 )
 from faults.restarts import RestartableServer, restartable_server
+from raw_peers import batch_of
 
 pytestmark = pytest.mark.leaves_orphans
 
@@ -361,12 +362,7 @@ def control(agent_id: UUID, command: str, payload: Any = None) -> ControlCommand
 
 
 def batch_signal(agents: list[UUID], name: str) -> BatchControlCommand:
-    return BatchControlCommand(
-        request_id=f"signals {time.monotonic_ns()}",
-        agent_ids=agents,
-        command_type=ControlCommandType.SIGNAL,
-        payload={"signal": name},
-    )
+    return batch_of(agents, "signal", {"signal": name})
 
 
 def action(agent_id: UUID, notes: str, form: str) -> CustomActionRequest | ControlCommand:

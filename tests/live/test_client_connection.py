@@ -289,6 +289,7 @@ async def test_calls_fail_at_once_after_the_last_attempt_until_the_server_is_bac
             peer.handler = slow_to_say_who_it_is
             await until(client.is_connected)
             assert await client.get_agent_status(agent.id) == "running"
+            assert peer.count(HealthCheckRequest) >= 2
 
 
 async def test_without_reconnecting_a_lost_connection_stays_lost() -> None:

@@ -16,12 +16,11 @@ import pytest
 from descartes_fast import (
     AgentStatus,
     BackendConfig,
-    BatchControlCommand,
     ControlCommandType,
     HealthCheckRequest,
     ListAgentsRequest,
 )
-from raw_peers import Peer, command_of, new_id, peer
+from raw_peers import Peer, batch_of, command_of, new_id, peer
 
 if TYPE_CHECKING:
     from conftest import StartServer
@@ -325,14 +324,7 @@ async def test_unknown_signal_is_invalid(asking: Peer, payload: Any) -> None:
 
 
 async def batch(asking: Peer, agents: list[Any], command: str, **fields: Any) -> Any:
-    return await asking.ask(
-        BatchControlCommand(
-            request_id=new_id(),
-            agent_ids=agents,
-            command_type=ControlCommandType(command),
-            **fields,
-        )
-    )
+    return await asking.ask(batch_of(agents, command, **fields))
 
 
 async def test_batch_gives_each_result_in_the_order_asked(asking: Peer) -> None:

@@ -10,7 +10,8 @@ from .buffer cimport (
 )
 from .classes cimport as_message
 from .id_table cimport (
-    ID_SIZE, IdTable, close_id_table, drop_number, number_of, open_id_table, set_number,
+    FEWEST_PLACES, ID_SIZE, IdTable, close_id_table, drop_number, number_of, open_id_table,
+    set_number,
 )
 from .layout cimport (
     CANONICAL, Field, Message, Py_IncRef, Py_XDecRef, Record, Slice, Words, record_of, slice_of,
@@ -23,7 +24,6 @@ from .wire cimport OK, Cursor, open_cursor, take_array, take_bool, take_nil
 from .messages import BatchControlCommand, BatchControlResponse
 
 cdef enum:
-    FEWEST_PLACES = 1024
     MOST_RESULT = 64    # bytes of a result without an error
 
 cdef Record* _response = find_tag(b"batch_control_response", 22)

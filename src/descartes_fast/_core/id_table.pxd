@@ -9,6 +9,7 @@ from libc.string cimport memcpy
 
 cdef enum:
     ID_SIZE = 16
+    FEWEST_PLACES = 1024
 
 cdef struct Place:
     uint64_t id[2]

@@ -51,19 +51,13 @@ cdef inline void close_keyed(Keyed* table) noexcept nogil:
 
 
 cdef inline Entry** place_of(const Keyed* table, const uint8_t* key, size_t size) noexcept nogil:
-    """Return where the entry of a key hangs, or would."""
-    # As FNV-1a has it, but eight bytes at a time; what they have in their upper half comes down.
+    """Return where the entry of a key hangs, or would: FNV-1a tells the bucket."""
     cdef uint64_t sum = 0xCBF29CE484222325
-    cdef uint64_t word
-    cdef size_t position = 0
+    cdef size_t position
     cdef Entry** place
-    while position < size:
-        word = 0
-        memcpy(&word, key + position, min(size - position, 8))
-        sum = (sum ^ word) * <uint64_t>0x9E3779B97F4A7C15
-        sum ^= sum >> 32
-        position += 8
-    place = &table.buckets[<size_t>sum & table.mask]
+    for position in range(size):
+        sum = (sum ^ key[position]) * <uint64_t>0x100000001B3
+    place = &table.buckets[<size_t>(sum ^ (sum >> 32)) & table.mask]
     while place[0] != NULL and (
         place[0].key_size != size or memcmp(place[0].bytes, key, size) != 0
     ):

@@ -18,7 +18,7 @@ from ..errors import (
     from_wire,
 )
 from .keeper.passing import MAX_DESCRIPTORS, close_all
-from .keeper.protocol import BrokenFrame
+from .keeper.protocol import BrokenFrame, id_at
 from .keeper.trees import MARKER
 from .keeper_connection import KeeperConnection, TakeDescriptors
 from .keeper_joining import Wanted, join_keeper
@@ -213,10 +213,7 @@ class KeeperLink:
     ) -> dict[int, AgentError]:
         reply = await answer
         return {
-            position: from_wire(
-                f"{code}: {words}",
-                agent_id=str(UUID(bytes=agent_ids[16 * position : 16 * position + 16])),
-            )
+            position: from_wire(f"{code}: {words}", agent_id=id_at(agent_ids, position))
             for position, code, words in reply["refused"]
         }
 

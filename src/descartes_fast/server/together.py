@@ -15,6 +15,7 @@ from .._core import BatchControlCommand, ControlCommandType
 from .._core.batches import batch_ids
 from ..errors import AgentError, InvalidState, NotFound
 from .agent import Agent, may_end_by
+from .keeper.protocol import ID_BYTES
 from .keeper_link import KeeperLink
 from .payloads import MORE_THAN_SIGNALS, signal_number
 from .registry import Registry, not_found
@@ -23,8 +24,6 @@ __all__ = ["Addressed", "Command", "Together"]
 
 _AT_ONCE = 2000
 """Agents in one request to the keeper: it does nothing else for a millisecond then."""
-
-_ID_BYTES = 16
 
 
 class Addressed:
@@ -37,7 +36,7 @@ class Addressed:
         self._registry = registry
 
     def __len__(self) -> int:
-        return len(self.ids) // _ID_BYTES
+        return len(self.ids) // ID_BYTES
 
     @cached_property
     def agents(self) -> list[Agent | None]:
@@ -89,9 +88,9 @@ class Together:
                     agent.signal_asked(number)
         asked = []
         for first in range(0, len(batch), _AT_ONCE):
-            ids = batch.ids[first * _ID_BYTES : (first + _AT_ONCE) * _ID_BYTES]
+            ids = batch.ids[first * ID_BYTES : (first + _AT_ONCE) * ID_BYTES]
             # With how many they are: to a version that asks for more at once it is another part.
-            part = f"{key}/{first}+{len(ids) // _ID_BYTES}" if key else ""
+            part = f"{key}/{first}+{len(ids) // ID_BYTES}" if key else ""
             asked.append(self._keeper.signal_many(ids, number, key=part))
         return _errors(batch, asked)
 

@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from uuid import UUID
 
 from .agent import Agent, Phase
 from .backlog import FileBacklog
@@ -21,7 +20,7 @@ from .output_pipe import Budget, OutputPipe, kept
 from .own_limits import OwnLimits
 from .passing import MAX_DESCRIPTORS
 from .proc import start_ticks
-from .protocol import Refusal
+from .protocol import Refusal, id_at
 from .pump import Pump
 from .spares import Spares
 from .start import StartFailed, remove_output, start
@@ -217,9 +216,8 @@ class Agents:
         """
         refused = []
         for position in self.endings.targets.signal(agent_ids, signum):
-            agent_id = str(UUID(bytes=agent_ids[16 * position : 16 * position + 16]))
             try:
-                self.signal(agent_id, signum, tree=False)
+                self.signal(id_at(agent_ids, position), signum, tree=False)
             except Refusal as refusal:
                 refused.append((position, refusal.code, refusal.words))
         return refused

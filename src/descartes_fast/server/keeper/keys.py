@@ -13,13 +13,13 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+from .protocol import compact_json
+
 __all__ = ["KeyMemory"]
 
 _KEEP_SECS = 600.0
 _LIMIT_BYTES = 16 * 1024 * 1024  # some 40,000 requests: 66 a second for ten minutes
 _ENTRY_BYTES = 350  # the objects of one entry beside its texts
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class KeyMemory:
@@ -39,7 +39,7 @@ class KeyMemory:
 
     def remember(self, key: str, reply: Mapping[str, Any]) -> None:
         """Keep ``reply``."""
-        self._put(key, time.monotonic() + _KEEP_SECS, _encode(reply))
+        self._put(key, time.monotonic() + _KEEP_SECS, compact_json(reply))
 
     def saved(self) -> list[tuple[str, float, str]]:
         """Return everything, for :meth:`restore`."""

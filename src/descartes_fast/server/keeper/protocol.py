@@ -35,15 +35,19 @@ import json
 import struct
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 __all__ = [
+    "ID_BYTES",
     "MAX_BODY_BYTES",
     "MAX_HEADER_BYTES",
     "VERSION",
     "BrokenFrame",
     "FrameReader",
     "Refusal",
+    "compact_json",
     "frame",
+    "id_at",
 ]
 
 VERSION = 4
@@ -54,10 +58,13 @@ MAX_HEADER_BYTES = 64 * 1024 * 1024
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """Above the largest message of the wire (10 MiB): a task may go by stdin whole."""
 
+ID_BYTES = 16
+"""Of an id in the body of ``signal_many``."""
+
 _LENGTHS = struct.Struct(">II")
 
 # Of every frame, twice: json.dumps() and json.loads() take longer for the way to these.
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+compact_json = json.JSONEncoder(separators=(",", ":")).encode
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -76,10 +83,16 @@ class Refusal(Exception):
 
 def frame(header: Mapping[str, Any], body: bytes = b"") -> bytes:
     """Return the bytes of one frame. Raises ``BrokenFrame`` above the limits."""
-    text = _encode(header).encode("ascii")
+    text = compact_json(header).encode("ascii")
     if len(text) > MAX_HEADER_BYTES or len(body) > MAX_BODY_BYTES:
         raise BrokenFrame(f"a frame of {len(text)} and {len(body)} bytes is over the limits")
     return _LENGTHS.pack(len(text), len(body)) + text + body
+
+
+def id_at(agent_ids: bytes, position: int) -> str:
+    """Return, as text, one of the ids in the body of ``signal_many``."""
+    first = ID_BYTES * position
+    return str(UUID(bytes=agent_ids[first : first + ID_BYTES]))
 
 
 class FrameReader:

@@ -147,11 +147,8 @@ def _spawn(request: Mapping[str, Any], stdin: int, stdout: int, stderr: int) -> 
             umask=_AGENT_UMASK,
             limits=_limits(request["limits"]),
         )
-    except ChildFailed as error:
-        raise StartFailed(_words(argv[0], cwd, environment, error)) from None
     except OSError as error:
-        words = f"the program {argv[0]!r} could not be started: {_why(error)}"
-        raise StartFailed(words) from None
+        raise StartFailed(_words(argv[0], cwd, environment, error)) from None
     except (ValueError, IndexError, OverflowError) as error:
         raise StartFailed(f"the arguments or the environment cannot be passed: {error}") from None
     except MemoryError:
@@ -191,12 +188,13 @@ def _limits(limits: Mapping[str, int]) -> list[tuple[int, int]]:
     return pairs
 
 
-def _words(program: str, cwd: str | None, env: Mapping[str, str], error: ChildFailed) -> str:
-    if error.stage == "limits":
+def _words(program: str, cwd: str | None, env: Mapping[str, str], error: OSError) -> str:
+    stage = error.stage if isinstance(error, ChildFailed) else None
+    if stage == "limits":
         return "its resource limits could not be set"
-    if error.stage == "directory":
+    if stage == "directory":
         return f"the working directory {cwd!r} cannot be entered: {error.strerror}"
-    if error.stage == "exec" and error.errno in (errno.ENOENT, errno.ENOTDIR):
+    if stage == "exec" and error.errno in (errno.ENOENT, errno.ENOTDIR):
         if shutil.which(program, path=env.get("PATH", os.defpath)):
             return f"the program {program!r} needs an interpreter that is not there"
         return f"the program {program!r} was not found"

@@ -9,6 +9,7 @@ from libc.stdint cimport int32_t, uint8_t
 from posix.signal cimport kill
 
 from descartes_fast._core.id_table cimport (
+    FEWEST_PLACES,
     ID_SIZE,
     IdTable,
     close_id_table,
@@ -19,10 +20,6 @@ from descartes_fast._core.id_table cimport (
 )
 
 import uuid
-
-cdef enum:
-    FEWEST_PLACES = 1024
-
 
 cdef class Targets:
     """Process ids by the agent's id, of leaders that nobody has reaped: they are nobody else's."""
