@@ -132,19 +132,32 @@ async def test_identity_that_is_taken_is_not_given_to_another(server: ZmqAgentSe
 
 # ZMTP 3.0: greeting with the NULL mechanism, then READY of a DEALER.
 GREETING = b"\xff" + b"\0" * 8 + b"\x7f\x03\x00NULL".ljust(23, b"\0") + b"\0" * 32
-READY = b"\x04\x1b\x05READY\x0bSocket-Type\0\0\0\x06DEALER"
+READY = b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06DEALER"
+READY_OF_SUBSCRIBER = b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03SUB"
+ENORMOUS = (2**62, 2**63 - 1, 2**64 - 1, 64 * 1024 * 1024)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "ready", "sizes"),
+    [
+        pytest.param("endpoint", READY, (*ENORMOUS, 10 * 1024 * 1024 + 5000), id="command"),
+        pytest.param("pub_endpoint", READY_OF_SUBSCRIBER, (*ENORMOUS, 513), id="subscription"),
+    ],
+)
 async def test_frame_that_claims_an_enormous_size_is_cut_off_and_memory_stays_flat(
-    start_server: StartServer,
+    start_server: StartServer, endpoint: str, ready: bytes, sizes: tuple[int, ...]
 ) -> None:
-    server = await start_server(endpoint="tcp://127.0.0.1:0")
-    host, _, port = server.endpoint.removeprefix("tcp://").rpartition(":")
+    server = await start_server(endpoint="tcp://127.0.0.1:0", pub_endpoint="tcp://127.0.0.1:0")
+    host, _, port = getattr(server, endpoint).removeprefix("tcp://").rpartition(":")
     before = memory_bytes()
-    for size in (2**62, 2**63 - 1, 2**64 - 1, 64 * 1024 * 1024, 10 * 1024 * 1024 + 5000):
+    for size in sizes:
         reader, writer = await asyncio.open_connection(host, int(port), family=socket.AF_INET)
-        writer.write(GREETING + READY + b"\x02" + struct.pack(">Q", size) + b"x" * 1000)
         async with asyncio.timeout(5):
+            writer.write(GREETING + ready)
+            await reader.readexactly(len(GREETING))
+            flag, length = await reader.readexactly(2)
+            assert (flag, (await reader.readexactly(length))[:6]) == (4, b"\x05READY")
+            writer.write(b"\x02" + struct.pack(">Q", size) + b"\1" * 1000)
             try:
                 while await reader.read(65536):
                     pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,7 @@ import zmq
 from descartes_fast import AgentConfig, AgentStatus, connect
 from faults.server_process import server_process
 
-TOPICS = 200_000
-BOUND_BYTES = 200 << 20  # all of them would take 340 MiB
+BOUND_BYTES = 200 << 20  # all of them would take 340 MiB and more
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nobody tells what a peer has sent")
 
@@ -24,28 +24,40 @@ def memory_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
-def subscribe_without_end(pub_endpoint: str) -> bool:
-    """Subscribe to many random topics on one connection; return whether it was ended."""
+def subscribe_without_end(pub_endpoint: str, topics: Iterable[str]) -> bool:
+    """Subscribe to topics on one connection; return whether it was ended."""
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:
         socket.linger = 0
         socket.set(zmq.SNDHWM, 0)
+        socket.set(zmq.RCVHWM, 0)  # with a full queue it would not look for the end
         socket.set(zmq.RECONNECT_IVL, -1)
         with socket.get_monitor_socket(int(zmq.EVENT_DISCONNECTED)) as monitor:
             monitor.linger = 0
             socket.connect(pub_endpoint)
-            for _ in range(TOPICS):
-                socket.subscribe(secrets.token_hex(20))
+            for topic in topics:
+                socket.subscribe(topic)
             ended = monitor.poll(20_000) != 0
             socket.monitor(None, 0)
         return ended
 
 
-async def test_endless_topics_end_that_connection_and_no_other() -> None:
+@pytest.mark.parametrize(
+    ("prefix", "random_bytes", "count"),
+    [
+        pytest.param("", 20, 200_000, id="many"),
+        pytest.param("", 200, 30_000, id="long"),
+        pytest.param("sync/", 20, 200_000, id="asking-for-an-echo"),
+    ],
+)
+async def test_endless_topics_end_that_connection_and_no_other(
+    prefix: str, random_bytes: int, count: int
+) -> None:
+    topics = (prefix + secrets.token_hex(random_bytes) for _ in range(count))
     with server_process(tcp=True) as server:
         async with connect(server.endpoint) as client:
             subscription = await client.subscribe_status_updates()
             before = memory_bytes(server.process.pid)
-            assert await asyncio.to_thread(subscribe_without_end, server.pub_endpoint)
+            assert await asyncio.to_thread(subscribe_without_end, server.pub_endpoint, topics)
             grown = memory_bytes(server.process.pid) - before
             assert grown < BOUND_BYTES
             agent = await client.spawn_remote(

@@ -70,14 +70,15 @@ class Admission:
     def hang_up_heaviest(self, name: str, least_bytes: int) -> None:
         """End the connection that has sent a socket the most, if that is ``least_bytes`` or more.
 
-        Peers of a publishing socket send subscriptions and nothing else.
+        Peers of a publishing socket send subscriptions and nothing else. Nobody is hung up on
+        where the system does not tell what a connection has sent.
         """
         sent = [
             (received_bytes(fd, endpoint), fd, endpoint)
             for fd, endpoint in self._accepted[name].items()
         ]
         size, fd, endpoint = max(sent, default=(0, -1, ""))
-        if size >= least_bytes:
+        if size >= max(least_bytes, 1):
             self._counters.refused_clients += 1
             hang_up(fd, endpoint)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
 import zmq
@@ -55,7 +56,6 @@ __all__ = ["COMMANDS", "Parts", "assemble"]
 COMMANDS, PUBLICATIONS = "commands", "publications"
 
 _THREADS = 2  # of each kind
-_HEAVY_SUBSCRIBER_BYTES = 256 * 1024  # some 5,700 topics of agents
 _WAIT_MARGIN = 0.8  # a read's wait, or a query, ends before the time for its request does
 
 
@@ -121,9 +121,7 @@ async def assemble(
         bound.publications,
         counters,
         server_id=identity.server_id,
-        on_too_many_topics=lambda: bound.admission.hang_up_heaviest(
-            PUBLICATIONS, _HEAVY_SUBSCRIBER_BYTES
-        ),
+        hang_up_heaviest=partial(bound.admission.hang_up_heaviest, PUBLICATIONS),
     )
     stack.callback(publisher.close, linger_ms=LINGER_MS)
     status_feed = StatusFeed(publisher, enabled=config.enable_status_updates)

@@ -20,15 +20,20 @@ __all__ = ["Publisher"]
 
 _SYNC_PREFIX = b"sync/"
 _LONGEST_SYNC_BYTES = 128
-_MANY_TOPICS = 16_384
-_COMPLAINT_TOPICS = 1024
+# libzmq keeps a topic in a tree, in some 45 bytes for each of the topic's: all told in topics' bytes.
+_MANY_BYTES = 640 * 1024  # of 16,000 agents
+_HEAVY_SUBSCRIBER_BYTES = 256 * 1024  # some 5,700 topics of agents
+_TOO_MANY_BYTES = 4 * 1024 * 1024
+_BETWEEN_LOOKS_BYTES = 40 * 1024
 
 
 class Publisher:
     """The publishing socket of a server; owns ``socket``, which is bound already.
 
-    ``on_too_many_topics`` is called now and then while peers subscribe to more topics though
-    they have 16,384 of them: libzmq keeps each in some 1,700 bytes, and has no limit.
+    libzmq keeps whatever topics peers subscribe to, and has no limit. While they subscribe to
+    more though their topics have 640 KiB (30 MiB in libzmq), ``hang_up_heaviest(least_bytes)``
+    is called now and then: it ends the connection that has sent the most, if that is
+    ``least_bytes``: 256 KiB, and anything at all where the topics have 4 MiB.
     """
 
     def __init__(
@@ -37,13 +42,15 @@ class Publisher:
         counters: Counters,
         *,
         server_id: str,
-        on_too_many_topics: Callable[[], None] = lambda: None,
+        hang_up_heaviest: Callable[[int], None] = lambda least_bytes: None,
     ) -> None:
         self.topics = Topics()
         self._server_id = server_id.encode()
         self._counters = counters
-        self._on_too_many_topics = on_too_many_topics
-        self._topics_added = 0
+        self._hang_up_heaviest = hang_up_heaviest
+        self._held_bytes = 0
+        self._added_bytes = 0
+        """Since the last look for the heaviest."""
         self._channel = Channel(socket, self._receive)
 
     def wants_status(self, agent_id: str) -> bool:
@@ -77,17 +84,24 @@ class Publisher:
         if len(frames) > 1 or kind not in (b"\0", b"\1"):
             self._counters.malformed += 1
         elif kind == b"\0":
+            self._held_bytes -= len(topic)
             self.topics.remove(topic)
-        elif topic.startswith(_SYNC_PREFIX):
-            if len(topic) <= _LONGEST_SYNC_BYTES:
-                self._publish(topic, self._server_id)
         else:
+            self._hold(topic)
             self._add(topic)
 
     def _add(self, topic: bytes) -> None:
-        if not self.topics.add(topic):
+        if topic.startswith(_SYNC_PREFIX):
+            if len(topic) <= _LONGEST_SYNC_BYTES:
+                self._publish(topic, self._server_id)
+        elif not self.topics.add(topic):
             self._counters.topics_over_limit += 1
-        self._topics_added += 1
-        if len(self.topics) >= _MANY_TOPICS and self._topics_added >= _COMPLAINT_TOPICS:
-            self._topics_added = 0
-            self._on_too_many_topics()
+
+    def _hold(self, topic: bytes) -> None:
+        """Count what libzmq keeps, whatever it is: it tells of a topic once, and of its end."""
+        self._held_bytes += len(topic)
+        self._added_bytes += len(topic)
+        if self._held_bytes >= _MANY_BYTES and self._added_bytes >= _BETWEEN_LOOKS_BYTES:
+            self._added_bytes = 0
+            too_many = self._held_bytes >= _TOO_MANY_BYTES
+            self._hang_up_heaviest(0 if too_many else _HEAVY_SUBSCRIBER_BYTES)

@@ -14,12 +14,18 @@ IO_THREADS = 2
 LINGER_MS = 500
 """How long what is queued has to leave when a server closes."""
 
-# A frame carries a topic before its message; an envelope's frames are small.
+# An envelope's frames are small.
 _ROOM_BYTES = 4096
 # A peer that connects and says nothing is closed within 2 s; libzmq looks at its timers late
 # by up to its own latency.
 _HANDSHAKE_IVL_MS = 1500
 _REPLIES_QUEUED = 256  # for each client; what does not fit waits in the router's own queue
+# Of a topic some 40 are used, and libzmq keeps a node of a tree for each.
+_LONGEST_SUBSCRIPTION_BYTES = 512
+# libzmq takes in all that is there in one call of its own, and is never done while its I/O thread
+# puts more there than it takes: a peer could keep the server there for as long as it likes. With
+# so short a queue the I/O thread waits, and now and then is late.
+_SUBSCRIPTIONS_QUEUED = 16
 _PUBLICATIONS_QUEUED = 1000  # for each subscriber; shared between subscribers of one topic
 _BACKLOG = 512
 _OF_COMMANDS, _OF_PUBLICATIONS = 0b01, 0b10  # I/O threads, as bits
@@ -30,6 +36,7 @@ def command_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]
     socket = context.socket(zmq.ROUTER)
     _set_common_options(socket)
     socket.set(zmq.AFFINITY, _OF_COMMANDS)
+    socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_SIZE + _ROOM_BYTES)
     socket.set(zmq.ROUTER_MANDATORY, 1)
     socket.set(zmq.ROUTER_HANDOVER, 0)
     socket.set(zmq.SNDHWM, _REPLIES_QUEUED)
@@ -42,6 +49,8 @@ def publishing_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[byt
     socket = context.socket(zmq.XPUB)
     _set_common_options(socket)
     socket.set(zmq.AFFINITY, _OF_PUBLICATIONS)
+    socket.set(zmq.MAXMSGSIZE, _LONGEST_SUBSCRIPTION_BYTES)
+    socket.set(zmq.RCVHWM, _SUBSCRIPTIONS_QUEUED)
     socket.set(zmq.SNDHWM, _PUBLICATIONS_QUEUED)
     return socket
 
@@ -53,7 +62,6 @@ def _set_common_options(socket: zmq.Socket[bytes]) -> None:
     finds the ones that are gone.
     """
     socket.set(zmq.LINGER, LINGER_MS)
-    socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_SIZE + _ROOM_BYTES)
     socket.set(zmq.HANDSHAKE_IVL, _HANDSHAKE_IVL_MS)
     socket.set(zmq.BACKLOG, _BACKLOG)
     socket.set(zmq.TCP_KEEPALIVE, 1)
