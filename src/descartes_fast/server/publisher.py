@@ -20,7 +20,7 @@ __all__ = ["Publisher"]
 
 _SYNC_PREFIX = b"sync/"
 _LONGEST_SYNC_BYTES = 128
-# libzmq keeps a topic in a tree, in some 45 bytes for each of the topic's: all told in topics' bytes.
+# All in bytes of topics; libzmq keeps some 45 bytes in a tree for each of them.
 _MANY_BYTES = 640 * 1024  # of 16,000 agents
 _HEAVY_SUBSCRIBER_BYTES = 256 * 1024  # some 5,700 topics of agents
 _TOO_MANY_BYTES = 4 * 1024 * 1024
