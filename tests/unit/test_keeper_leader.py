@@ -14,8 +14,13 @@ import pytest
 
 from descartes_fast.server.keeper import leader as leader_module
 from descartes_fast.server.keeper.leader import Adopted
-from descartes_fast.server.keeper.loop import Loop
-from descartes_fast.server.keeper.proc import start_ticks, status_of_zombie
+from descartes_fast.server.keeper.loop import READ, Loop
+from descartes_fast.server.keeper.proc import (
+    StartTicks,
+    boot_clock_ns,
+    start_ticks,
+    status_of_zombie,
+)
 from descartes_fast.server.keeper.system import has_exited, status_by_pidfd
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfds")
@@ -102,8 +107,11 @@ def test_group_of_a_dead_leader_is_signalled_by_pidfd(start: Start, loop: Loop) 
     process.wait()
     adopted.send_group(signal.SIGKILL)
     adopted.close()
-    loop.watch(handle, 1, lambda: None)
-    gone = bool(loop._selector.select(5))
+    gone: list[bool] = []
+    loop.watch(handle, READ, lambda: gone.append(True))
+    loop.call_later(5, lambda: None)
+    loop.turn()
+    loop.unwatch(handle)
     os.close(handle)
     assert gone
 
@@ -149,3 +157,22 @@ def test_zombie_of_another_start_is_not_asked(start: Start) -> None:
     assert status_of_zombie(process.pid, ticks + 1) is None
     process.wait()
     assert status_of_zombie(process.pid, ticks) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="who has no /proc has no ticks")
+def test_start_of_a_new_process_is_the_one_that_the_system_tells(start: Start) -> None:
+    known = StartTicks()
+    for _ in range(20):
+        not_before_ns = boot_clock_ns()
+        process = start("exit 0")
+        ticks = known.of(process.pid, (not_before_ns, boot_clock_ns()))
+        assert ticks == start_ticks(process.pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="who has no /proc has no ticks")
+def test_system_that_tells_other_starts_than_its_clock_is_asked_each_time(start: Start) -> None:
+    known = StartTicks()
+    process = start("exit 0")
+    ticks = start_ticks(process.pid)
+    for _ in range(3):
+        assert known.of(process.pid, (ticks * 10**9, ticks * 10**9)) == ticks

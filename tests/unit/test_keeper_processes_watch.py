@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,16 +15,16 @@ import pytest
 
 from descartes_fast.server.keeper import exits, trees
 from descartes_fast.server.keeper.exits import PidfdExits, SignalExits, choose_exits
-from descartes_fast.server.keeper.loop import READ, Loop
+from descartes_fast.server.keeper.loop import READ, WRITE, Loop, SelectorPoller
 from descartes_fast.server.keeper.system import has_exited
 from descartes_fast.server.keeper.trees import MARKER, GroupTable, ProcessTable, choose_trees
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="agents run on POSIX systems")
 
 
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    loop = Loop()
+@pytest.fixture(params=[None, SelectorPoller], ids=["usual", "selectors"])
+def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
+    loop = Loop(request.param and request.param())
     yield loop
     loop.close()
 
@@ -68,6 +70,31 @@ def test_exit_is_noticed_once_and_not_reaped(
     assert has_exited(process.pid)
     assert process.wait() == 3
     assert not has_exited(process.pid)
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no pidfds here")
+def test_exit_of_a_process_is_noticed_though_no_descriptor_is_left(loop: Loop) -> None:
+    """Twice: what gave way for the first is held again when there are some."""
+    watch = PidfdExits(loop)
+    seen: list[int] = []
+    processes = [subprocess.Popen(["sleep", "60"]) for _ in range(3)]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        for process, are_none_left in zip(processes, (True, False, True), strict=True):
+            if are_none_left:
+                free = os.dup(0)
+                os.close(free)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+            watch.watch(process.pid, lambda: seen.append(1))
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for process in processes:
+            process.kill()
+    turn_until(loop, lambda: len(seen) == 3)
+    watch.close()
+    for process in processes:
+        process.wait()
 
 
 def test_exit_that_is_forgotten_is_not_reported(loop: Loop) -> None:
@@ -165,3 +192,48 @@ def test_callback_that_raises_does_not_end_the_loop(
 def _environment(pid: int) -> bytes:
     with open(f"/proc/{pid}/environ", "rb") as file:
         return file.read()
+
+
+def test_descriptor_can_be_watched_for_something_else_and_no_longer(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    seen: list[str] = []
+
+    def turn() -> list[str]:
+        seen.clear()
+        loop.call_soon(lambda: None)
+        loop.turn()
+        return seen
+
+    loop.watch(ours.fileno(), READ, lambda: seen.append("reads"))
+    assert turn() == []
+    loop.watch(ours.fileno(), READ | WRITE, lambda: seen.append("both"))
+    assert turn() == ["both"]
+    loop.watch(ours.fileno(), READ, lambda: seen.append("reads"))
+    theirs.send(b"x")
+    assert turn() == ["reads"]
+    loop.unwatch(ours.fileno())
+    loop.unwatch(ours.fileno())
+    assert turn() == []
+    ours.close()
+    theirs.close()
+
+
+def test_descriptor_that_an_earlier_callback_gave_to_another_is_not_called_for(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    others, last = socket.socketpair()
+    seen: list[str] = []
+    for one, other in ((ours, others), (others, ours)):
+
+        def first(other: socket.socket = other) -> None:
+            seen.append("first")
+            loop.unwatch(other.fileno())
+            loop.watch(other.fileno(), READ, lambda: seen.append("second"))
+
+        loop.watch(one.fileno(), READ, first)
+    theirs.send(b"x")
+    last.send(b"x")
+    loop.turn()
+    assert seen == ["first"]
+    for each in (ours, theirs, others, last):
+        loop.unwatch(each.fileno())
+        each.close()

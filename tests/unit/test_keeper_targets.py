@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from uuid import UUID, uuid4
 
@@ -45,6 +46,35 @@ def test_signals_reach_those_named_and_the_others_are_told(
     assert targets.signal(packed(ids[1]), signal.SIGTERM) == [0]
     assert targets.signal(b"", signal.SIGTERM) == []
     assert processes[1].poll() is None
+
+
+def test_many_at_once_reach_each_process_once_and_the_others_are_told() -> None:
+    """So many that a second thread helps."""
+    count = 600
+    read_fd, write_fd = os.pipe()
+    script = (
+        "import os, signal\n"
+        "for number in signal.SIGUSR1, signal.SIGUSR2:\n"
+        "    signal.signal(number, lambda number, _: os.write(1, bytes([number])))\n"
+        "os.write(1, b'r')\n"
+        "while True: signal.pause()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=write_fd)
+    os.close(write_fd)
+    try:
+        assert os.read(read_fd, 1) == b"r"
+        targets, there, gone = Targets(), uuid4(), [uuid4() for _ in range(count)]
+        targets.add(str(there), process.pid)
+        for signum in (signal.SIGUSR1, signal.SIGUSR2) * 20:
+            at = random.randrange(count)
+            asked = packed(*gone[:at], there, *gone[at + 1 :])
+            assert targets.signal(asked, signum) == [n for n in range(count) if n != at]
+            assert os.read(read_fd, 100) == bytes([signum])
+        assert targets.signal(packed(*[there] * count), 0) == []
+    finally:
+        process.kill()
+        process.wait()
+        os.close(read_fd)
 
 
 def test_any_number_come_and_go_and_each_is_found() -> None:

@@ -19,10 +19,9 @@ from .output_files import OpenFiles
 from .output_pipe import Budget, OutputPipe, kept
 from .own_limits import OwnLimits
 from .passing import MAX_DESCRIPTORS
-from .proc import start_ticks
+from .proc import StartTicks
 from .protocol import Refusal, id_at
 from .pump import Pump
-from .spares import Spares
 from .start import StartFailed, remove_output, start
 from .system import SHORTAGES
 from .trees import Trees
@@ -54,9 +53,7 @@ class Agents:
         self._own_limits = own_limits
         self._agents: dict[str, Agent] = {}
         self._null_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        # Kept for the descriptor that notices a new process's exit: it must not be the one
-        # that is missing when the process is there already.
-        self._spares = Spares(1)
+        self._start_ticks = StartTicks()
 
     @property
     def live(self) -> int:
@@ -80,15 +77,18 @@ class Agents:
         self._own_limits.take_from(started.pid, request["limits"])
         agent = Agent(
             agent_id,
-            Child(self.endings.exits, started.pid, start_ticks(started.pid)),
+            Child(
+                self.endings.exits,
+                started.pid,
+                self._start_ticks.of(started.pid, started.made_between_ns),
+            ),
             started.started_at_ns,
             InputPipe(self._loop, started.stdin_fd) if started.stdin_fd is not None else None,
             self._output(request, "stdout", started.stdout_fd),
             self._output(request, "stderr", started.stderr_fd),
         )
         try:
-            with self._spares.given_way():
-                self.endings.attend(agent)
+            self.endings.attend(agent)
         except OSError as error:
             self.endings.drop(agent)
             for pipe in agent.outputs:
@@ -281,7 +281,7 @@ class Agents:
         for agent in self._agents.values():
             self.endings.close(agent)
         os.close(self._null_fd)
-        self._spares.close()
+        self.endings.exits.close()
 
     def _find(self, agent_id: str) -> Agent:
         agent = self._agents.get(agent_id)

@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable
 
 from .loop import READ, Loop
-from .system import has_exited
+from .spares import Spares
+from .system import SHORTAGES, has_exited
 
 __all__ = ["ExitWatch", "PidfdExits", "SignalExits", "choose_exits"]
 
@@ -21,10 +22,19 @@ class PidfdExits:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._fds: dict[int, int] = {}
+        # It must not be this descriptor that is missing when the process is there already.
+        self._spares = Spares(1)
 
     def watch(self, pid: int, exited: Callable[[], None]) -> None:
         """Call ``exited`` once when ``pid`` has exited. Raises ``OSError``."""
-        fd = os.pidfd_open(pid)
+        self._spares.refill()
+        try:
+            fd = os.pidfd_open(pid)
+        except OSError as error:
+            if error.errno not in SHORTAGES:
+                raise
+            with self._spares.given_way():
+                fd = os.pidfd_open(pid)
         self._fds[pid] = fd
 
         def once() -> None:
@@ -51,6 +61,10 @@ class PidfdExits:
     def child_signalled(self) -> None:
         """SIGCHLD came: the descriptors say it already."""
 
+    def close(self) -> None:
+        """Close what is held back."""
+        self._spares.close()
+
 
 class SignalExits:
     """Looks at every process when SIGCHLD comes: macOS, older kernels, some sandboxes."""
@@ -76,6 +90,9 @@ class SignalExits:
         """SIGCHLD came: see who it was."""
         for pid in [pid for pid in self._callbacks if has_exited(pid)]:
             self._callbacks.pop(pid)()
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 ExitWatch = PidfdExits | SignalExits

@@ -162,8 +162,8 @@ def fork_exec(
     All texts are bytes without a NUL: ``executables`` are the paths where it may be, ``environment``
     has ``NAME=value``. The descriptors are above 2; what else is to be closed must be closed on
     exec. ``limits`` are pairs of a resource and a value for both of its limits. Signals have their
-    defaults in the program, but those that are ignored here. The calling thread must be the only
-    one. Raises ``ChildFailed``, and ``OSError`` where there is no process to be had.
+    defaults in the program, but those that are ignored here. Other threads may not use Python
+    meanwhile. Raises ``ChildFailed``, and ``OSError`` where there is no process to be had.
     """
     cdef Program program
     cdef pid_t pid

@@ -5,17 +5,52 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import select
 import selectors
+import sys
 import time
 import traceback
 from collections.abc import Callable
+from typing import Protocol
 
-__all__ = ["READ", "WRITE", "Loop"]
+__all__ = ["READ", "WRITE", "Loop", "Poller", "SelectorPoller"]
 
-READ = selectors.EVENT_READ
-WRITE = selectors.EVENT_WRITE
+READ = 1  # EPOLLIN
+WRITE = 4  # EPOLLOUT
 
 _MAX_TRACEBACKS = 100
+
+
+class Poller(Protocol):
+    """What ``select.epoll`` does; ``poll`` waits for so many seconds, ``None`` for ever."""
+
+    def register(self, fd: int, events: int, /) -> object: ...
+    def modify(self, fd: int, events: int, /) -> object: ...
+    def unregister(self, fd: int, /) -> object: ...
+    def poll(self, timeout: float | None, /) -> list[tuple[int, int]]: ...
+    def close(self) -> None: ...
+
+
+class SelectorPoller:
+    """The same with what the system has instead of epoll."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+
+    def register(self, fd: int, events: int, /) -> None:
+        self._selector.register(fd, _for_selectors(events))
+
+    def modify(self, fd: int, events: int, /) -> None:
+        self._selector.modify(fd, _for_selectors(events))
+
+    def unregister(self, fd: int, /) -> None:
+        self._selector.unregister(fd)
+
+    def poll(self, timeout: float | None, /) -> list[tuple[int, int]]:
+        return [(key.fd, events) for key, events in self._selector.select(timeout)]
+
+    def close(self) -> None:
+        self._selector.close()
 
 
 class Loop:
@@ -26,8 +61,9 @@ class Loop:
     the loop: a fault in the handling of one agent must not cost the others their parent.
     """
 
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+    def __init__(self, poller: Poller | None = None) -> None:
+        self._poller = _usual_poller() if poller is None else poller
+        self._watched: dict[int, Callable[[], None]] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._soon: list[Callable[[], None]] = []
@@ -35,15 +71,17 @@ class Loop:
 
     def watch(self, fd: int, events: int, callback: Callable[[], None]) -> None:
         """Call ``callback`` in each turn in which ``fd`` is ready for ``events``."""
-        try:
-            self._selector.register(fd, events, callback)
-        except KeyError:
-            self._selector.modify(fd, events, callback)
+        if fd in self._watched:
+            self._poller.modify(fd, events)
+        else:
+            self._poller.register(fd, events)
+        self._watched[fd] = callback
 
     def unwatch(self, fd: int) -> None:
         """Watch ``fd`` no longer; one that is not watched is fine."""
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(fd)
+        if self._watched.pop(fd, None) is not None:
+            with contextlib.suppress(OSError):  # it was closed meanwhile
+                self._poller.unregister(fd)
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once in the next turn, which then does not wait."""
@@ -59,11 +97,12 @@ class Loop:
 
     def turn(self) -> None:
         """Wait until something is to be done, and do what is."""
-        ready = self._selector.select(self._patience())
-        for key, _ in ready:
+        watched = self._watched
+        ready = [(fd, watched.get(fd)) for fd, _ in self._poller.poll(self._patience())]
+        for fd, callback in ready:
             # An earlier callback of this turn may have closed this one.
-            if self._selector.get_map().get(key.fd) is key:
-                self.run(key.data)
+            if callback is not None and watched.get(fd) is callback:
+                self.run(callback)
         due = time.monotonic()
         while self._timers and self._timers[0][0] <= due:
             self.run(heapq.heappop(self._timers)[2])
@@ -81,8 +120,8 @@ class Loop:
                 traceback.print_exc()
 
     def close(self) -> None:
-        """Close the selector's own descriptor."""
-        self._selector.close()
+        """Close the poller's own descriptor."""
+        self._poller.close()
 
     def _patience(self) -> float | None:
         if self._soon:
@@ -90,3 +129,13 @@ class Loop:
         if self._timers:
             return max(0.0, self._timers[0][0] - time.monotonic())
         return None
+
+
+def _usual_poller() -> Poller:
+    # A third of what the selectors module takes, which knows more of a descriptor than is asked.
+    return select.epoll() if sys.platform == "linux" else SelectorPoller()
+
+
+def _for_selectors(events: int) -> int:
+    reads = selectors.EVENT_READ if events & READ else 0
+    return reads | (selectors.EVENT_WRITE if events & WRITE else 0)

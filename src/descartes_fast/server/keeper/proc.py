@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -15,7 +16,9 @@ from .spares import Spares
 from .system import SHORTAGES, is_subreaper
 
 __all__ = [
+    "StartTicks",
     "adopted_children",
+    "boot_clock_ns",
     "environment",
     "hold_reserve",
     "is_dead",
@@ -76,6 +79,35 @@ def start_ticks(pid: int) -> int:
         return parent_and_start(pid)[1]
     except OSError:
         return 0
+
+
+def boot_clock_ns() -> int:
+    """Return the time since boot, sleep included, by which processes' starts are noted; or 0."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else 0
+
+
+class StartTicks:
+    """When processes started that were made a moment ago, mostly without a look into /proc.
+
+    If the clock was in the same tick before and after, a process was made in that: /proc has whole
+    ticks of the same clock (``fs/proc/array.c``, ``do_task_stat``). It is asked where that is not
+    so, and first of all whether it is this clock that it tells.
+    """
+
+    def __init__(self) -> None:
+        self._tick_ns = 10**9 // os.sysconf("SC_CLK_TCK")
+        self._is_known = False
+        self._has_differed = False
+
+    def of(self, pid: int, made_between_ns: tuple[int, int]) -> int:
+        """Return what :func:`start_ticks` does."""
+        first, last = (at // self._tick_ns for at in made_between_ns)
+        if first == last and self._is_known:
+            return first
+        ticks = start_ticks(pid)
+        self._has_differed |= not first <= ticks <= last
+        self._is_known = not self._has_differed
+        return ticks
 
 
 def parent_and_start(pid: int) -> tuple[int, int]:

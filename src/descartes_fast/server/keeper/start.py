@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import resource
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 from .fork_exec import ChildFailed, fork_exec
 from .output_pipe import START_SUFFIX
 from .passing import close_all
+from .proc import boot_clock_ns
 
 __all__ = ["StartFailed", "Started", "remove_output", "start"]
 
@@ -45,6 +47,8 @@ class Started:
     """A process after its exec, and our ends of its pipes."""
 
     pid: int
+    made_between_ns: tuple[int, int]
+    """By the clock since boot."""
     started_at_ns: int
     stdin_fd: int | None
     stdout_fd: int
@@ -67,7 +71,9 @@ def start(request: Mapping[str, Any], null_fd: int) -> Started:
             stderr_fd, stderr_end = _pipe(ours, theirs, write=False)
         except OSError as error:
             raise StartFailed(f"no pipe: {_why(error)}") from None
+        not_before_ns = boot_clock_ns()
         pid = _spawn(request, stdin_end, stdout_end, stderr_end)
+        between_ns = not_before_ns, boot_clock_ns()
     except BaseException:
         close_all(ours)
         for directory in made:
@@ -76,7 +82,7 @@ def start(request: Mapping[str, Any], null_fd: int) -> Started:
         raise
     finally:
         close_all(theirs)
-    return Started(pid, time.time_ns(), stdin_fd, stdout_fd, stderr_fd)
+    return Started(pid, between_ns, time.time_ns(), stdin_fd, stdout_fd, stderr_fd)
 
 
 def _make_directories(request: Mapping[str, Any], made: list[str]) -> None:
@@ -137,7 +143,7 @@ def _spawn(request: Mapping[str, Any], stdin: int, stdout: int, stderr: int) -> 
     argv, cwd, environment = request["argv"], request["cwd"], request["environment"]
     try:
         return fork_exec(
-            _executables(argv[0], environment),
+            _executables(argv[0], environment.get("PATH", os.defpath)),
             [_passed(argument) for argument in argv],
             [_passed(_name(name) + "=" + value) for name, value in environment.items()],
             stdin=stdin,
@@ -155,11 +161,12 @@ def _spawn(request: Mapping[str, Any], stdin: int, stdout: int, stderr: int) -> 
         raise StartFailed(_REASONS[errno.ENOMEM]) from None
 
 
-def _executables(program: str, environment: Mapping[str, str]) -> list[bytes]:
-    """Return where a program may be: where it is said to be, or in the folders of its PATH."""
+@functools.lru_cache
+def _executables(program: str, path: str) -> list[bytes]:
+    """Return where a program may be: where it is said to be, or in the folders of ``path``."""
     if os.path.dirname(program):
         return [_passed(program)]
-    return [_passed(os.path.join(folder, program)) for folder in os.get_exec_path(environment)]
+    return [_passed(os.path.join(folder, program)) for folder in path.split(os.pathsep)]
 
 
 def _passed(text: str) -> bytes:
