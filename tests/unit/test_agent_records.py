@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from descartes_fast import AgentStatus, LogStreamType, PauseMode
 from descartes_fast.server.agent_records import record_of, restored_agent
 from unit.fake_keeper import Recorder, ended, grown, running_agent
 
-NOWHERE = Path("/nowhere")
+NOWHERE = "/nowhere"
 
 
 async def test_agent_that_ended_is_restored_whole() -> None:

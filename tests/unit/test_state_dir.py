@@ -122,16 +122,16 @@ def test_output_of_unknown_agents_is_removed_but_nothing_else(tmp_path: Path) ->
     state = StateDir(tmp_path / "state")
     known, unknown = uuid.uuid4(), uuid.uuid4()
     for agent in (known, unknown):
-        state.agent_directory(agent).mkdir()
-        (state.agent_directory(agent) / "stdout").write_text("old")
+        Path(state.agent_directory(agent)).mkdir()
+        (Path(state.agent_directory(agent)) / "stdout").write_text("old")
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").touch()
     (state.agents / str(uuid.uuid4())).symlink_to(outside)
     (state.agents / "not-an-id").mkdir()
     state.remove_unknown({known})
-    assert (state.agent_directory(known) / "stdout").read_text() == "old"
-    assert not state.agent_directory(unknown).exists()
+    assert (Path(state.agent_directory(known)) / "stdout").read_text() == "old"
+    assert not Path(state.agent_directory(unknown)).exists()
     assert (outside / "precious").exists()
     assert (state.agents / "not-an-id").exists()
     state.close()
@@ -293,14 +293,14 @@ def test_output_of_agents_is_removed_whatever_there_is_of_it(tmp_path: Path) -> 
     state = StateDir(tmp_path / "state")
     silent, wordy, never_started, kept = (uuid.uuid4() for _ in range(4))
     for agent_id in (silent, wordy, kept):
-        state.agent_directory(agent_id).mkdir()
-    (state.agent_directory(wordy) / "stdout").write_bytes(b"words")
+        Path(state.agent_directory(agent_id)).mkdir()
+    (Path(state.agent_directory(wordy)) / "stdout").write_bytes(b"words")
     state.remove_agents([silent, wordy, never_started])
     spare = state.spare_directory()
     assert spare is not None
     assert {state.agents / name for name in os.listdir(state.agents)} == {
-        state.agent_directory(kept),
-        spare,
+        Path(state.agent_directory(kept)),
+        Path(spare),
     }
     assert (state.spare_directory(), os.listdir(spare)) == (None, [])
     state.close()
@@ -310,7 +310,7 @@ def test_spare_directories_are_few_and_gone_with_the_next_server(tmp_path: Path)
     state = StateDir(tmp_path / "state")
     agent_ids = [uuid.uuid4() for _ in range(300)]
     for agent_id in agent_ids:
-        state.agent_directory(agent_id).mkdir()
+        Path(state.agent_directory(agent_id)).mkdir()
     state.remove_agents(agent_ids)
     assert len(os.listdir(state.agents)) == 256
     state.remove_unknown([])

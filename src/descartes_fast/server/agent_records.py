@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import cast
 
 from .._core import AgentConfig, AgentStatus, LogStreamType, PauseMode
@@ -59,7 +58,7 @@ def record_of(agent: Agent) -> AgentRecord:
     )
 
 
-def restored_agent(record: AgentRecord, directory: Path, observer: AgentObserver) -> Agent:
+def restored_agent(record: AgentRecord, directory: str, observer: AgentObserver) -> Agent:
     """Return the agent of a record; its output is in ``directory``.
 
     One that had not ended goes on in an epoch of its own: its next ``seq`` is above all that were
@@ -76,8 +75,8 @@ def restored_agent(record: AgentRecord, directory: Path, observer: AgentObserver
             stop_grace_secs=record.stop_grace_secs,
         ),
         metadata=record.metadata,
-        stdout=OutputFile(directory / "stdout", record.stdout_start, record.stdout_end),
-        stderr=OutputFile(directory / "stderr", record.stderr_start, record.stderr_end),
+        stdout=OutputFile(f"{directory}/stdout", record.stdout_start, record.stdout_end),
+        stderr=OutputFile(f"{directory}/stderr", record.stderr_start, record.stderr_end),
         observer=observer,
         output_limit_bytes=record.output_limit_bytes,
         output_policy=cast(OutputPolicy, record.output_policy),

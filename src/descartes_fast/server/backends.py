@@ -316,7 +316,7 @@ def _check_texts(config: AgentConfig) -> None:
             f"an agent's name has at most {_NAME_LIMIT} printable characters, "
             f"not {_shown(config.name)}"
         )
-    if ".." in PurePath(config.name).parts:
+    if ".." in config.name.split("/"):
         raise InvalidContext(f"the agent's name {_shown(config.name)} has '..' as a part")
 
 

@@ -18,6 +18,8 @@ _MIB = 1024 * 1024
 _POINTER_BYTES = 8
 # The program's path, the auxiliary vector, and the variables that the keeper adds.
 _RESERVE_BYTES = 16 * 1024
+_SMALLEST_LIMIT_BYTES = 128 * 1024 - _RESERVE_BYTES
+_MOST_BYTES_A_CHARACTER = 4
 
 
 def total_limit_bytes() -> int:
@@ -41,6 +43,13 @@ def check_exec_limits(argv: Sequence[str], environment: Mapping[str, str]) -> No
 
     Raises ``InvalidContext``.
     """
+    pieces = len(argv) + 2 * len(environment)
+    characters = (
+        sum(map(len, argv)) + sum(map(len, environment)) + sum(map(len, environment.values()))
+    )
+    most = characters * _MOST_BYTES_A_CHARACTER + pieces * (1 + _POINTER_BYTES)
+    if most <= _SMALLEST_LIMIT_BYTES:  # as nearly always: nothing need be counted exactly
+        return
     total = 0
     for position, word in enumerate(argv):
         size = len(os.fsencode(word))

@@ -161,7 +161,7 @@ class Spawner:
             output_limit_bytes=self._config.output_limit_bytes,
             output_policy=self._config.output_policy,
             limits=plan.limits,
-            spare_directory=None if spare is None else str(spare),
+            spare_directory=spare,
         )
 
     def _stored_config(self, config: AgentConfig) -> bytes:

@@ -42,8 +42,9 @@ class StateDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.agents = path / "agents"
+        self._agents_path = str(self.agents)
         self._lock: int | None = None
-        self._spares: deque[Path] = deque()
+        self._spares: deque[str] = deque()
         self._spare_numbers = itertools.count()
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -62,9 +63,9 @@ class StateDir:
             self.close()
             raise
 
-    def agent_directory(self, agent_id: UUID) -> Path:
+    def agent_directory(self, agent_id: UUID) -> str:
         """Return the directory of one agent's output."""
-        return self.agents / str(agent_id)
+        return f"{self._agents_path}/{agent_id}"
 
     def remove_agents(self, agent_ids: Iterable[UUID]) -> None:
         """Remove the output of agents; blocks on the disk.
@@ -77,14 +78,14 @@ class StateDir:
             try:
                 if len(self._spares) < _MOST_SPARES:
                     # Nobody finds it by its old name any more: what is empty then stays so.
-                    directory = directory.rename(
-                        self.agents / f"{_SPARE_PREFIX}{next(self._spare_numbers)}"
-                    )
+                    spare = f"{self._agents_path}/{_SPARE_PREFIX}{next(self._spare_numbers)}"
+                    os.rename(directory, spare)
+                    directory = spare
                     if not os.listdir(directory):
                         self._spares.append(directory)
                         continue
                 else:
-                    directory.rmdir()
+                    os.rmdir(directory)
                     continue
             except FileNotFoundError:
                 continue
@@ -92,7 +93,7 @@ class StateDir:
                 pass
             shutil.rmtree(directory, ignore_errors=True)
 
-    def spare_directory(self) -> Path | None:
+    def spare_directory(self) -> str | None:
         """Return an empty directory for the next agent, if there is one, and keep it no longer."""
         return self._spares.popleft() if self._spares else None
 
