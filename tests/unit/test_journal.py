@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
+import inspect
 import os
 import resource
 import signal
@@ -46,6 +46,7 @@ async def journal(path: Path) -> AsyncIterator[Journal]:
 def record(**fields: Any) -> AgentRecord:
     values: dict[str, Any] = {
         "id": uuid4(),
+        "metadata": {},
         "name": "a name",
         "model_backend": "sh",
         "task": "a task",
@@ -79,9 +80,9 @@ def stored_replies(journal: Journal) -> dict[str, bytes | None]:
 
 async def test_every_field_of_an_agent_is_kept(journal: Journal, path: Path) -> None:
     values: dict[str, Any] = {}
-    for number, field in enumerate(dataclasses.fields(AgentRecord)):
+    for number, (name, kind) in enumerate(inspect.get_annotations(AgentRecord).items()):
         kinds = {"str": f"text {number}", "int": number, "float": number / 2, "bool": True}
-        values[field.name] = kinds.get(str(field.type).split(" ")[0])
+        values[name] = kinds.get(getattr(kind, "__forward_arg__", str(kind)).split(" ")[0])
     values |= {"id": uuid4(), "metadata": {"key": "value"}, "config": b"\x00\xff"}
     assert None not in values.values()
     saved = AgentRecord(**values)
@@ -112,7 +113,7 @@ async def test_last_record_and_last_cursor_count(journal: Journal, path: Path) -
     await journal.committed()
     journal.save_cursor(first.id, "stdout", 7)
     journal.save_cursor(first.id, "stderr", 9)
-    journal.save_agent(dataclasses.replace(first, seq=3, stdout_cursor=8, stderr_cursor=9))
+    journal.save_agent(first._replace(seq=3, stdout_cursor=8, stderr_cursor=9))
     journal.save_cursor(first.id, "stdout", 10)
     again = await reopened(journal, path)
     (found,) = again.agents()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -16,8 +15,7 @@ __all__ = ["AgentRecord", "SavedReply", "stored_config"]
 _KEPT_CHARACTERS = 4096  # of a text in a configuration: as much as is kept of a task
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentRecord:
+class AgentRecord(NamedTuple):
     """All that is known of an agent at one moment; times in nanoseconds since the epoch.
 
     ``task`` is as short as the server keeps it, ``config`` what :func:`stored_config` made.
@@ -25,6 +23,7 @@ class AgentRecord:
     """
 
     id: UUID
+    metadata: Mapping[str, str]
     name: str
     model_backend: str
     task: str
@@ -34,7 +33,6 @@ class AgentRecord:
     started_at_ns: int
     output_limit_bytes: int
     output_policy: str
-    metadata: Mapping[str, str] = field(default_factory=dict)
     config: bytes = b""
     request_key: str = ""
     stop_grace_secs: float | None = None
@@ -45,20 +43,20 @@ class AgentRecord:
     signal: int | None = None
     message: str | None = None
     paused_at_ns: int | None = None
-    pause_mode: str | None = None
     pause_noticed: bool = False
     pause_begun: bool = False
     stop_by_ns: int | None = None
-    signals_asked: str = ""
     stdout_start: int = 0
     stdout_end: int = 0
     stderr_start: int = 0
     stderr_end: int = 0
-    stdout_cursor: int = 0
-    stderr_cursor: int = 0
     user_secs: float = 0.0
     system_secs: float = 0.0
     max_rss_bytes: int = 0
+    pause_mode: str | None = None
+    signals_asked: str = ""
+    stdout_cursor: int = 0
+    stderr_cursor: int = 0
 
 
 class SavedReply(NamedTuple):

@@ -7,8 +7,6 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import fields, replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,14 +19,11 @@ from .journal_schema import broken, configure, open_database
 
 __all__ = ["JournalStore"]
 
-_COLUMNS = tuple(entry.name for entry in fields(AgentRecord))
-_PLAIN = tuple(name for name in _COLUMNS if name not in ("id", "metadata"))
-_plain_values = attrgetter(*_PLAIN)
+_COLUMNS = AgentRecord._fields
 _FLAGS = ("pause_noticed", "pause_begun")
 
 _SAVE_AGENT = (
-    f"REPLACE INTO agents (id, metadata, {', '.join(_PLAIN)}) "
-    f"VALUES (?, ?, {', '.join('?' * len(_PLAIN))})"
+    f"REPLACE INTO agents ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 )
 _REMOVE_AGENT = "DELETE FROM agents WHERE id=?"
 _SAVE_CURSOR = {
@@ -203,5 +198,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _row(record: AgentRecord) -> tuple[Any, ...]:
     if record.message is not None:  # may quote a file name that is not UTF-8
         words = record.message.encode("utf-8", "backslashreplace").decode()
-        record = replace(record, message=words)
-    return (record.id.bytes, msgpack.packb(record.metadata), *_plain_values(record))
+        record = record._replace(message=words)
+    agent_id, metadata, *plain = record
+    return (agent_id.bytes, msgpack.packb(metadata), *plain)
