@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import select
 import signal
 import socket
@@ -23,7 +24,8 @@ from descartes_fast.server.keeper.trees import MARKER
 
 __all__ = ["INSTANCE", "RawKeeper", "RawServer", "raw_keeper", "wait_until"]
 
-INSTANCE = "0123456789abcdef"
+INSTANCE = secrets.token_hex(8)
+"""Of these agents, so that those of other tests on this machine are left alone."""
 _SECS = 10.0
 
 

@@ -251,7 +251,7 @@ class Keeper:
             raise Refusal("shutting_down", "the keeper is ending")
         if connection is not self._server:
             if self._server is not None:
-                if stands_against(self._server.peer, connection.peer):
+                if self._is_held_against(connection):
                     raise Refusal("busy", "this keeper's server is another process, which lives")
                 self._server.close()
             self._starts.drop()
@@ -267,6 +267,15 @@ class Keeper:
                 "instance": self._instance,
             }
         )
+
+    def _is_held_against(self, connection: Connection) -> bool:
+        """Whether the server of now is another one than who says hello, and lives."""
+        assert self._server is not None
+        try:
+            return stands_against(self._server.peer, connection.peer)
+        except OSError as error:
+            words = f"nobody can see whether this keeper's server lives: {error.strerror}"
+            raise Refusal("busy", words) from None
 
     def _renew(self, argv: list[str]) -> None:
         """Become a keeper of other code. Raises ``Refusal``; if it does not, it has not failed."""
