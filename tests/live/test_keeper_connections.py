@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -184,6 +185,40 @@ def test_agent_is_refused_however_it_hides(keeper: RawKeeper, escape: str) -> No
     assert keeper.stdout(launch["agent"]) == b"heard b''\n"
     assert server.ask("ping")["agents"] == 1
     assert "refused" in keeper.log
+
+
+WAITING_HELLO = """
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect({path!r})
+print("there", flush=True)
+sys.stdin.readline()
+s.settimeout(5)
+s.sendall({hello!r})
+print(s.recv(1000), flush=True)
+"""
+
+
+def test_hello_that_nobody_can_judge_is_to_come_again(keeper: RawKeeper) -> None:
+    server = keeper.greet()
+    hello = frame({"op": "hello", "id": 1, "version": VERSION, "on_disconnect": "keep"})
+    program = WAITING_HELLO.format(path=str(keeper.socket_path), hello=hello)
+    limits = resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"there\n"
+        server.ask("ping")  # it has been accepted by now
+        resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        other.stdin.write(b"\n")
+        other.stdin.close()
+        answer = other.stdout.read()
+    resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE, limits)
+    assert b'"code":"busy"' in answer
+    assert b"nobody can see" in answer
+    assert server.ask("ping")["pid"] == keeper.pid
 
 
 def test_key_does_a_thing_once(keeper: RawKeeper) -> None:
