@@ -18,6 +18,7 @@ from .ours.server import OurServer
 
 ONE = 200
 MANY = 1000
+STORM_ROUNDS = 25
 QUICK_SHARE = 10
 SLOW_SHARE = 5
 
@@ -76,7 +77,10 @@ def bench_spawn_storm_commands(
                 REQ_REP: lambda: program(REQ_REP, "limit", "limits.req_rep"),
             }
         )
-        measure(lineup, unit="µs", value="p99", lower_is_better=True, count=count)
+        # Short rounds, and many: what a call meets in the storm changes from one second to the next.
+        measure(
+            lineup, unit="µs", value="p99", lower_is_better=True, rounds=STORM_ROUNDS, count=count
+        )
         lineup.close()
     assert told["spawns/s"] > 0
     assert told["log MB/s"] > 0

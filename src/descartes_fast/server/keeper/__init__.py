@@ -1,10 +1,10 @@
 """The keeper: the small process that owns the agents, their exit codes and their pipes.
 
 It is started as ``python -I -S .../keeper/__main__.py`` and imports nothing but the
-standard library and its siblings in this folder (one of them compiled): its heap stays
+standard library and its siblings in this folder (two of them compiled): its heap stays
 small, so starting a process stays cheap, and no bug of the server can take the agents
-with it. One thread, one loop. The server reaches it through
-:mod:`descartes_fast.server.keeper_link`.
+with it. One loop, and one thread but for the moment of a signal to hundreds (:mod:`.targets`).
+The server reaches it through :mod:`descartes_fast.server.keeper_link`.
 
 It outlives its server, replaces its own code in place, and takes over the agents of a
 keeper that was killed. Read it in this order: :mod:`.protocol`, :mod:`.keeper`,
