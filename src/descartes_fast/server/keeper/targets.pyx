@@ -1,14 +1,13 @@
 """The processes of running agents, for a signal to many of them in one step: all of it in C.
 
 A thousand signals are a thousand system calls of a third of a microsecond each; what Python does
-for one call takes as long again. Of many a second thread sends some, on another processor: it is
-there for this step only, knows nothing but process ids, and is waited for if it has begun
-something.
+for one call takes as long again. Of many a second thread sends some, on another processor. It does
+nothing else, knows no Python, and ends when it was not wanted for a second.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint8_t
-from libc.stdlib cimport calloc
+from libc.stdlib cimport free, malloc
 
 from descartes_fast._core.id_table cimport (
     FEWEST_PLACES,
@@ -31,125 +30,125 @@ cdef extern from *:
     #include <pthread.h>
     #include <sched.h>
     #include <signal.h>
-    #include <stdlib.h>
     #include <sys/types.h>
+    #include <time.h>
 
-    #define DESCARTES_FAST_AT_ONCE 32
+    enum { DESCARTES_FAST_AT_ONCE = 32, DESCARTES_FAST_IDLE_SECS = 1 };
 
-    typedef struct {
+    /* One step: who takes some positions sends their signals and notes those that were sent. */
+    static struct {
         pthread_mutex_t lock;
-        pthread_cond_t all_done;
-        int users;              /* the last one frees it */
-        size_t count, begun, done;
+        pthread_cond_t is_wanted, is_done;
+        pthread_t helper;
+        int has_helper;
+        size_t count, taken, done;
+        pid_t *pids;            /* becomes 0 where it was signalled */
         int signum;
-        pid_t pids[];           /* becomes 0 where it was signalled */
-    } descartes_fast_signals;
+    } descartes_fast_step = {
+        .lock = PTHREAD_MUTEX_INITIALIZER,
+        .is_wanted = PTHREAD_COND_INITIALIZER,
+        .is_done = PTHREAD_COND_INITIALIZER,
+    };
 
-    static void descartes_fast_leave(descartes_fast_signals *signals)
-    {
-        int users;
-        pthread_mutex_lock(&signals->lock);
-        users = --signals->users;
-        pthread_mutex_unlock(&signals->lock);
-        if (users == 0) {
-            pthread_mutex_destroy(&signals->lock);
-            pthread_cond_destroy(&signals->all_done);
-            free(signals);
-        }
-    }
-
-    static void descartes_fast_send(descartes_fast_signals *signals)
+    /* With the lock held, which is let go of for each system call's sake. */
+    static void descartes_fast_take_part(void)
     {
         size_t at, end;
-        pthread_mutex_lock(&signals->lock);
-        while (signals->begun < signals->count) {
-            at = signals->begun;
-            end = at + DESCARTES_FAST_AT_ONCE < signals->count ? at + DESCARTES_FAST_AT_ONCE
-                                                               : signals->count;
-            signals->begun = end;
-            pthread_mutex_unlock(&signals->lock);
-            for (size_t i = at; i < end; i++)
-                if (signals->pids[i] > 1 && kill(signals->pids[i], signals->signum) == 0)
-                    signals->pids[i] = 0;
-            pthread_mutex_lock(&signals->lock);
-            signals->done += end - at;
+        while (descartes_fast_step.taken < descartes_fast_step.count) {
+            at = descartes_fast_step.taken;
+            end = at + DESCARTES_FAST_AT_ONCE;
+            if (end > descartes_fast_step.count)
+                end = descartes_fast_step.count;
+            descartes_fast_step.taken = end;
+            pthread_mutex_unlock(&descartes_fast_step.lock);
+            for (size_t i = at; i < end; i++) {
+                pid_t pid = descartes_fast_step.pids[i];
+                if (pid > 1 && kill(pid, descartes_fast_step.signum) == 0)
+                    descartes_fast_step.pids[i] = 0;
+            }
+            pthread_mutex_lock(&descartes_fast_step.lock);
+            descartes_fast_step.done += end - at;
+            if (descartes_fast_step.done == descartes_fast_step.count)
+                pthread_cond_signal(&descartes_fast_step.is_done);
         }
-        if (signals->done == signals->count)
-            pthread_cond_signal(&signals->all_done);
-        pthread_mutex_unlock(&signals->lock);
     }
 
-    static void *descartes_fast_help(void *signals)
+    #if defined(__linux__) && defined(__GLIBC__)
+    static void *descartes_fast_help(void *unused)
     {
-        descartes_fast_send(signals);
-        descartes_fast_leave(signals);
+        struct timespec until;
+        (void)unused;
+        pthread_setname_np(pthread_self(), "targets-helper");
+        pthread_mutex_lock(&descartes_fast_step.lock);
+        do {
+            descartes_fast_take_part();
+            clock_gettime(CLOCK_REALTIME, &until);
+            until.tv_sec += DESCARTES_FAST_IDLE_SECS;
+        } while (pthread_cond_timedwait(&descartes_fast_step.is_wanted,
+                                        &descartes_fast_step.lock, &until) == 0
+                 || descartes_fast_step.taken < descartes_fast_step.count);
+        descartes_fast_step.has_helper = 0;
+        pthread_mutex_unlock(&descartes_fast_step.lock);
         return NULL;
     }
 
-    /* Where it cannot be placed there is none: the kernel leaves a new thread for some hundred
-       microseconds where its maker runs, and does not look for another processor. */
-    #if defined(__linux__) && defined(__GLIBC__)
-    static int descartes_fast_place_elsewhere(pthread_attr_t *attributes)
-    {
-        cpu_set_t others;
-        int here = sched_getcpu();
-        if (here < 0 || here >= CPU_SETSIZE || sched_getaffinity(0, sizeof others, &others) != 0)
-            return -1;
-        CPU_CLR(here, &others);
-        if (CPU_COUNT(&others) == 0)
-            return -1;
-        return pthread_attr_setaffinity_np(attributes, sizeof others, &others) == 0 ? 0 : -1;
-    }
-    #else
-    static int descartes_fast_place_elsewhere(pthread_attr_t *attributes)
-    {
-        (void)attributes;
-        return -1;
-    }
-    #endif
-
-    static void descartes_fast_start_helper(descartes_fast_signals *signals)
+    static void descartes_fast_start_helper(void)
     {
         pthread_attr_t attributes;
-        pthread_t thread;
         sigset_t all, before;
         pthread_attr_init(&attributes);
         pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
         pthread_attr_setstacksize(&attributes, 64 * 1024);
-        if (descartes_fast_place_elsewhere(&attributes) == 0) {
-            sigfillset(&all);
-            pthread_sigmask(SIG_BLOCK, &all, &before);
-            signals->users = 2;
-            if (pthread_create(&thread, &attributes, descartes_fast_help, signals) != 0)
-                signals->users = 1;
-            pthread_sigmask(SIG_SETMASK, &before, NULL);
-        }
+        sigfillset(&all);
+        pthread_sigmask(SIG_BLOCK, &all, &before);
+        descartes_fast_step.has_helper = pthread_create(&descartes_fast_step.helper, &attributes,
+                                                        descartes_fast_help, NULL) == 0;
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
         pthread_attr_destroy(&attributes);
     }
 
-    static void descartes_fast_send_all(descartes_fast_signals *signals, int with_helper)
+    /* With the lock held. The kernel would leave the helper where it was woken, for longer than
+       all of this takes: it is to run on any processor but this one. */
+    static void descartes_fast_call_helper(void)
     {
-        pthread_mutex_init(&signals->lock, NULL);
-        pthread_cond_init(&signals->all_done, NULL);
-        signals->users = 1;
+        cpu_set_t others;
+        int here = sched_getcpu();
+        if (here < 0 || here >= CPU_SETSIZE || sched_getaffinity(0, sizeof others, &others) != 0)
+            return;
+        CPU_CLR(here, &others);
+        if (CPU_COUNT(&others) == 0)
+            return;
+        if (!descartes_fast_step.has_helper)
+            descartes_fast_start_helper();
+        if (descartes_fast_step.has_helper) {
+            pthread_setaffinity_np(descartes_fast_step.helper, sizeof others, &others);
+            pthread_cond_signal(&descartes_fast_step.is_wanted);
+        }
+    }
+    #else
+    static void descartes_fast_call_helper(void)
+    {
+    }
+    #endif
+
+    static void descartes_fast_signal(pid_t *pids, size_t count, int signum, int with_helper)
+    {
+        pthread_mutex_lock(&descartes_fast_step.lock);
+        descartes_fast_step.pids = pids;
+        descartes_fast_step.signum = signum;
+        descartes_fast_step.taken = descartes_fast_step.done = 0;
+        descartes_fast_step.count = count;
         if (with_helper)
-            descartes_fast_start_helper(signals);
-        descartes_fast_send(signals);
-        pthread_mutex_lock(&signals->lock);
-        while (signals->done < signals->count)
-            pthread_cond_wait(&signals->all_done, &signals->lock);
-        pthread_mutex_unlock(&signals->lock);
+            descartes_fast_call_helper();
+        descartes_fast_take_part();
+        while (descartes_fast_step.done < count)
+            pthread_cond_wait(&descartes_fast_step.is_done, &descartes_fast_step.lock);
+        pthread_mutex_unlock(&descartes_fast_step.lock);
     }
     """
-    ctypedef struct Signals "descartes_fast_signals":
-        size_t count
-        int signum
-        int32_t* pids
+    void signal_all "descartes_fast_signal"(int32_t* pids, size_t count, int signum, int helped)
 
-    void send_all "descartes_fast_send_all"(Signals* signals, int with_helper)
-    void leave "descartes_fast_leave"(Signals* signals)
-
-cdef size_t _FEWEST_FOR_HELPER = 256  # to begin it takes as long as a hundred signals
+cdef size_t _FEWEST_FOR_HELPER = 256  # to call for it takes as long as some fifty signals
 
 
 cdef class Targets:
@@ -193,18 +192,16 @@ cdef class Targets:
         cdef const uint8_t* ids = chars_of(agent_ids)
         cdef size_t count = <size_t>PyBytes_GET_SIZE(agent_ids) // ID_SIZE
         cdef size_t position
-        cdef Signals* signals = <Signals*>calloc(1, sizeof(Signals) + count * sizeof(int32_t))
-        if signals == NULL:
+        cdef int32_t* pids = <int32_t*>malloc((count + 1) * sizeof(int32_t))
+        if pids == NULL:
             raise MemoryError
-        signals.count = count
-        signals.signum = signum
         for position in range(count):
-            signals.pids[position] = number_of(&self._pids, ids + position * ID_SIZE)
-            if signals.pids[position] == 0:
-                signals.pids[position] = -1
-        send_all(signals, count >= _FEWEST_FOR_HELPER)
-        left = [position for position in range(count) if signals.pids[position]]
-        leave(signals)
+            pids[position] = number_of(&self._pids, ids + position * ID_SIZE)
+            if pids[position] == 0:
+                pids[position] = -1
+        signal_all(pids, count, signum, count >= _FEWEST_FOR_HELPER)
+        left = [position for position in range(count) if pids[position]]
+        free(pids)
         return left
 
 
