@@ -61,12 +61,11 @@ class Connection:
         return bool(self._unsent) and not self.closed
 
     def send(self, header: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
-        """Queue a frame; :meth:`flush` writes it. One with ``descriptors`` goes out at once.
+        """Queue a frame with duplicates of ``descriptors``; :meth:`flush` writes it.
 
-        If it cannot, their duplicates wait; where they cannot be duplicated the header's ``fds``
-        says that there are none.
+        Where they cannot be duplicated the header's ``fds`` says that there are none.
         """
-        if self.closed or (descriptors and self._is_sent_now(header, descriptors)):
+        if self.closed:
             return
         duplicates: list[int] = []
         try:
@@ -82,20 +81,6 @@ class Connection:
             self._unsent[-1][0].extend(data)
         else:
             self._unsent.append((bytearray(data), duplicates))
-
-    def _is_sent_now(self, header: Mapping[str, Any], descriptors: Sequence[int]) -> bool:
-        """Send a frame before which nothing waits; tell whether that was possible."""
-        if self._unsent or self._waits_for_rights:
-            return False
-        data = frame(header)
-        try:
-            count = passing.send(self.peer, data, descriptors)
-        except OSError:
-            return False  # what is queued meets it again
-        if count < len(data):
-            self._unsent_bytes += len(data) - count
-            self._unsent.append((bytearray(data[count:]), []))
-        return True
 
     def flush(self) -> None:
         """Write what the socket takes now."""
