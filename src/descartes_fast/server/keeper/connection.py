@@ -153,6 +153,8 @@ class Connection:
                     return
         except BrokenFrame:
             self._lose()
+        if self._unsent:
+            self.flush()  # nobody need wait for what else this turn brings
 
     def _lose(self) -> None:
         if not self.closed:
