@@ -65,27 +65,40 @@ def bench_spawn_many_64(run: Callable[..., None]) -> None:
     run(MANY, in_flight=64)
 
 
-def bench_spawn_storm_commands(
-    measure: Callable[..., None], start: Callable[[Starts], Lineup], benchmark: Any, quick: bool
-) -> None:
-    count = 200 if quick else 2000
-    with OurServer() as server, storm(server.endpoint) as told:
-        lineup = start(
-            {
-                OURS: lambda: program(OURS, "ours", "ours.commands", server.endpoint),
-                ZMQ: lambda: program(ZMQ, "peer", "peers.zmq_commands"),
-                REQ_REP: lambda: program(REQ_REP, "limit", "limits.req_rep"),
-            }
-        )
-        # Short rounds, and many: what a call meets in the storm changes from one second to the next.
-        measure(
-            lineup, unit="µs", value="p99", lower_is_better=True, rounds=STORM_ROUNDS, count=count
-        )
-        lineup.close()
-    assert told["spawns/s"] > 0
-    assert told["log MB/s"] > 0
-    assert not told["failures"]
-    benchmark.extra_info["beside"] = told
+@pytest.fixture
+def run_in_storm(
+    measure: Callable[..., None], start: Callable[[Starts], Lineup], benchmark: Any
+) -> Callable[..., None]:
+    def commands(**work: Any) -> None:
+        with OurServer() as server, storm(server.endpoint) as told:
+            lineup = start(
+                {
+                    OURS: lambda: program(OURS, "ours", "ours.commands", server.endpoint),
+                    ZMQ: lambda: program(ZMQ, "peer", "peers.zmq_commands"),
+                    REQ_REP: lambda: program(REQ_REP, "limit", "limits.req_rep"),
+                }
+            )
+            # Many rounds: what a call meets in the storm changes from one second to the next.
+            measure(
+                lineup, unit="µs", value="p99", lower_is_better=True, rounds=STORM_ROUNDS, **work
+            )
+            lineup.close()
+        assert told["spawns/s"] > 0
+        assert told["log MB/s"] > 0
+        assert not told["failures"]
+        benchmark.extra_info["beside"] = told
+
+    return commands
+
+
+def bench_spawn_storm_commands(run_in_storm: Callable[..., None], quick: bool) -> None:
+    """One call after the other: who takes more of the CPU for a call waits longer for it, too."""
+    run_in_storm(count=200 if quick else 2000)
+
+
+def bench_spawn_storm_paced(run_in_storm: Callable[..., None], quick: bool) -> None:
+    """Some hundred calls a second, so that nobody uses up its share of the CPU by calling."""
+    run_in_storm(count=100 if quick else 1000, pause_secs=0.001)
 
 
 @contextmanager

@@ -56,12 +56,17 @@ def absent(words: str) -> None:
 
 
 async def timed_workers(
-    calls: Sequence[Callable[[], Awaitable[Any]]], *, count: int, in_flight: int
+    calls: Sequence[Callable[[], Awaitable[Any]]],
+    *,
+    count: int,
+    in_flight: int,
+    pause_secs: float = 0.0,
 ) -> dict[str, Any]:
     """Call ``calls`` in turn until ``count`` are done, always ``in_flight`` at a time.
 
-    Returns the rate and the percentiles of the time that a call took. Every asyncio
-    contestant is driven by this, so its own cost is the same for all.
+    After each there is a pause, if one is given. Returns the rate and the percentiles of the time
+    that a call took. Every asyncio contestant is driven by this, so its own cost is the same for
+    all.
     """
     took: list[float] = []
     left = iter(range(count))
@@ -72,6 +77,8 @@ async def timed_workers(
             begun = clock()
             await call()
             took.append(clock() - begun)
+            if pause_secs:
+                await asyncio.sleep(pause_secs)
 
     begun = clock()
     await asyncio.gather(*(work(calls[number % len(calls)]) for number in range(in_flight)))

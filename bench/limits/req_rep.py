@@ -39,7 +39,12 @@ def round_trips() -> Iterator[Round]:
         socket.connect(f"tcp://127.0.0.1:{server.stdout.readline().strip()}")
 
         def one_round(
-            *, count: int = 1, size: int = 120, answer: int = 0, **_: Any
+            *,
+            count: int = 1,
+            size: int = 120,
+            answer: int = 0,
+            pause_secs: float = 0.0,
+            **_: Any,
         ) -> dict[str, Any]:
             socket.send(b"#%d" % answer)
             socket.recv()
@@ -52,6 +57,8 @@ def round_trips() -> Iterator[Round]:
                 socket.send(request)
                 socket.recv()
                 took.append(clock() - sent)
+                if pause_secs:
+                    time.sleep(pause_secs)
             secs = clock() - begun
             return {
                 "rate": len(took) / secs,

@@ -74,8 +74,12 @@ async def commands() -> AsyncIterator[AsyncRound]:
 
         calls = [call(peer) for peer in peers]
 
-        async def one_round(*, count: int, in_flight: int = 1, clients: int = 1) -> dict[str, Any]:
-            return await timed_workers(calls[:clients], count=count, in_flight=in_flight)
+        async def one_round(
+            *, count: int, in_flight: int = 1, clients: int = 1, pause_secs: float = 0.0
+        ) -> dict[str, Any]:
+            return await timed_workers(
+                calls[:clients], count=count, in_flight=in_flight, pause_secs=pause_secs
+            )
 
         try:
             yield one_round
