@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,9 +24,9 @@ def memory_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
-def subscribe_without_end(pub_endpoint: str, topics: Iterable[str]) -> bool:
-    """Subscribe to topics on one connection; return whether it was ended."""
-    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+def subscribe_without_end(pub_endpoint: str, messages: Iterable[list[bytes]]) -> bool:
+    """Send what a subscriber does on one connection; return whether it was ended."""
+    with zmq.Context() as context, context.socket(zmq.XSUB) as socket:
         socket.linger = 0
         socket.set(zmq.SNDHWM, 0)
         socket.set(zmq.RCVHWM, 0)  # with a full queue it would not look for the end
@@ -34,30 +34,47 @@ def subscribe_without_end(pub_endpoint: str, topics: Iterable[str]) -> bool:
         with socket.get_monitor_socket(int(zmq.EVENT_DISCONNECTED)) as monitor:
             monitor.linger = 0
             socket.connect(pub_endpoint)
-            for topic in topics:
-                socket.subscribe(topic)
+            for frames in messages:
+                socket.send_multipart(frames)
             ended = monitor.poll(20_000) != 0
             socket.monitor(None, 0)
         return ended
 
 
+def subscriptions(count: int, random_bytes: int, prefix: str = "") -> Iterator[list[bytes]]:
+    for _ in range(count):
+        yield [b"\1" + (prefix + secrets.token_hex(random_bytes)).encode()]
+
+
+def behind_another_frame(count: int) -> Iterator[list[bytes]]:
+    for (subscription,) in subscriptions(count, 20):
+        yield [b"no subscription", subscription]
+
+
+def after_cancels_of_nothing(count: int) -> Iterator[list[bytes]]:
+    for number in range(30_000):
+        yield [b"x", b"\0cancelled %d " % number + bytes(400)]
+    yield from subscriptions(count, 20)
+
+
 @pytest.mark.parametrize(
-    ("prefix", "random_bytes", "count"),
+    "messages",
     [
-        pytest.param("", 20, 200_000, id="many"),
-        pytest.param("", 200, 30_000, id="long"),
-        pytest.param("sync/", 20, 200_000, id="asking-for-an-echo"),
+        pytest.param(lambda: subscriptions(200_000, 20), id="many"),
+        pytest.param(lambda: subscriptions(30_000, 200), id="long"),
+        pytest.param(lambda: subscriptions(200_000, 20, "sync/"), id="asking-for-an-echo"),
+        pytest.param(lambda: behind_another_frame(200_000), id="behind-another-frame"),
+        pytest.param(lambda: after_cancels_of_nothing(200_000), id="after-cancels-of-nothing"),
     ],
 )
 async def test_endless_topics_end_that_connection_and_no_other(
-    prefix: str, random_bytes: int, count: int
+    messages: Callable[[], Iterator[list[bytes]]],
 ) -> None:
-    topics = (prefix + secrets.token_hex(random_bytes) for _ in range(count))
     with server_process(tcp=True) as server:
         async with connect(server.endpoint) as client:
             subscription = await client.subscribe_status_updates()
             before = memory_bytes(server.process.pid)
-            assert await asyncio.to_thread(subscribe_without_end, server.pub_endpoint, topics)
+            assert await asyncio.to_thread(subscribe_without_end, server.pub_endpoint, messages())
             grown = memory_bytes(server.process.pid) - before
             assert grown < BOUND_BYTES
             agent = await client.spawn_remote(

@@ -70,8 +70,7 @@ class Admission:
     def hang_up_heaviest(self, name: str, least_bytes: int) -> None:
         """End the connection that has sent a socket the most, if that is ``least_bytes`` or more.
 
-        Peers of a publishing socket send subscriptions and nothing else. Nobody is hung up on
-        where the system does not tell what a connection has sent.
+        Nobody is hung up on where the system does not tell what a connection has sent, ever.
         """
         sent = [
             (received_bytes(fd, endpoint), fd, endpoint)

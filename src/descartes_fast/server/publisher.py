@@ -21,9 +21,11 @@ __all__ = ["Publisher"]
 _SYNC_PREFIX = b"sync/"
 _LONGEST_SYNC_BYTES = 128
 # All in bytes of topics; libzmq keeps some 45 bytes in a tree for each of them.
-_MANY_BYTES = 640 * 1024  # of 16,000 agents
-_HEAVY_SUBSCRIBER_BYTES = 256 * 1024  # some 5,700 topics of agents
+_MANY_BYTES = 640 * 1024  # of 15,000 agents
 _TOO_MANY_BYTES = 4 * 1024 * 1024
+# What one connection has sent, ever: 55 bytes for an agent, 165 to follow one and leave it again.
+_HEAVY_SUBSCRIBER_BYTES = 512 * 1024
+_ENDLESS_SUBSCRIBER_BYTES = 8 * 1024 * 1024
 _BETWEEN_LOOKS_BYTES = 40 * 1024
 
 
@@ -31,9 +33,10 @@ class Publisher:
     """The publishing socket of a server; owns ``socket``, which is bound already.
 
     libzmq keeps whatever topics peers subscribe to, and has no limit. While they subscribe to
-    more though their topics have 640 KiB (30 MiB in libzmq), ``hang_up_heaviest(least_bytes)``
-    is called now and then: it ends the connection that has sent the most, if that is
-    ``least_bytes``: 256 KiB, and anything at all where the topics have 4 MiB.
+    more ``hang_up_heaviest(least_bytes)`` is called now and then: it ends the connection that has
+    sent the most, if that is ``least_bytes``. Those are 512 KiB if the topics of all have 640 KiB
+    (30 MiB in libzmq), anything at all if they have 4 MiB, and 8 MiB in any case: what is cancelled
+    is not known to be gone, as libzmq tells of a cancel by whoever never subscribed, too.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Publisher:
         self._server_id = server_id.encode()
         self._counters = counters
         self._hang_up_heaviest = hang_up_heaviest
+        self._held: set[bytes] = set()
         self._held_bytes = 0
         self._added_bytes = 0
         """Since the last look for the heaviest."""
@@ -80,15 +84,18 @@ class Publisher:
         return not self._channel.closed and self._channel.send((b"%b\0%b" % (topic, body),))
 
     def _receive(self, frames: list[bytes]) -> None:
-        kind, topic = frames[0][:1], frames[0][1:]
-        if len(frames) > 1 or kind not in (b"\0", b"\1"):
+        """Take what libzmq has done already: with each frame of a message by itself."""
+        if len(frames) > 1 or frames[0][:1] not in (b"\0", b"\1"):
             self._counters.malformed += 1
-        elif kind == b"\0":
-            self._held_bytes -= len(topic)
-            self.topics.remove(topic)
-        else:
-            self._hold(topic)
-            self._add(topic)
+        for frame in frames:
+            kind, topic = frame[:1], frame[1:]
+            if kind == b"\1":
+                self._hold(topic)
+                self._add(topic)
+            elif kind == b"\0" and topic in self._held:
+                self._held.discard(topic)
+                self._held_bytes -= len(topic)
+                self.topics.remove(topic)
 
     def _add(self, topic: bytes) -> None:
         if topic.startswith(_SYNC_PREFIX):
@@ -98,10 +105,20 @@ class Publisher:
             self._counters.topics_over_limit += 1
 
     def _hold(self, topic: bytes) -> None:
-        """Count what libzmq keeps, whatever it is: it tells of a topic once, and of its end."""
-        self._held_bytes += len(topic)
+        """Count what libzmq keeps, whatever it is."""
         self._added_bytes += len(topic)
-        if self._held_bytes >= _MANY_BYTES and self._added_bytes >= _BETWEEN_LOOKS_BYTES:
+        if topic not in self._held:
+            self._held.add(topic)
+            self._held_bytes += len(topic)
+        if self._added_bytes >= _BETWEEN_LOOKS_BYTES:
             self._added_bytes = 0
-            too_many = self._held_bytes >= _TOO_MANY_BYTES
-            self._hang_up_heaviest(0 if too_many else _HEAVY_SUBSCRIBER_BYTES)
+            self._hang_up_heaviest(self._least_bytes())
+
+    def _least_bytes(self) -> int:
+        if self._held_bytes >= _TOO_MANY_BYTES:
+            return 0
+        return (
+            _HEAVY_SUBSCRIBER_BYTES
+            if self._held_bytes >= _MANY_BYTES
+            else _ENDLESS_SUBSCRIBER_BYTES
+        )

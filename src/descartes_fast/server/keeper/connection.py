@@ -25,7 +25,7 @@ Descriptors = dict[str, int]
 
 
 class Connection:
-    """Frames are collected and written once a turn; descriptors keep their frames' order."""
+    """Frames are written together: those that answer one read, and those of the rest of a turn."""
 
     def __init__(
         self,

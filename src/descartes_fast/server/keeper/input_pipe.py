@@ -110,7 +110,7 @@ class InputPipe:
         if self._backlog is not None:
             self._backlog.close()
         if self.fd >= 0:
-            # First: a duplicate elsewhere would keep a closed descriptor in the selector.
+            # First: a duplicate elsewhere would keep a closed descriptor in the poller.
             self._unwatch()
             os.close(self.fd)
             self.fd = -1

@@ -56,9 +56,10 @@ class SelectorPoller:
 class Loop:
     """One turn waits for descriptors, then runs what is ready, due, or asked for.
 
-    Every ready descriptor gets one callback a turn, so a busy one delays the others by
-    no more than its callback takes. A callback that raises is logged and does not end
-    the loop: a fault in the handling of one agent must not cost the others their parent.
+    Every ready descriptor gets one callback a turn (of more than a thousand the rest in the next),
+    so a busy one delays the others by no more than its callback takes. A callback that raises is
+    logged and does not end the loop: a fault in the handling of one agent must not cost the others
+    their parent.
     """
 
     def __init__(self, poller: Poller | None = None) -> None:
@@ -80,7 +81,7 @@ class Loop:
     def unwatch(self, fd: int) -> None:
         """Watch ``fd`` no longer; one that is not watched is fine."""
         if self._watched.pop(fd, None) is not None:
-            with contextlib.suppress(OSError):  # it was closed meanwhile
+            with contextlib.suppress(OSError, KeyError):  # it was closed meanwhile
                 self._poller.unregister(fd)
 
     def call_soon(self, callback: Callable[[], None]) -> None:

@@ -91,22 +91,25 @@ class StartTicks:
 
     If the clock was in the same tick before and after, a process was made in that: /proc has whole
     ticks of the same clock (``fs/proc/array.c``, ``do_task_stat``). It is asked where that is not
-    so, and first of all whether it is this clock that it tells.
+    so, and for the first ones, whether it is this clock that it tells.
     """
+
+    _ENOUGH = 8
 
     def __init__(self) -> None:
         self._tick_ns = 10**9 // os.sysconf("SC_CLK_TCK")
-        self._is_known = False
+        self._agreed = 0
         self._has_differed = False
 
     def of(self, pid: int, made_between_ns: tuple[int, int]) -> int:
         """Return what :func:`start_ticks` does."""
         first, last = (at // self._tick_ns for at in made_between_ns)
-        if first == last and self._is_known:
+        if first == last and self._agreed >= self._ENOUGH and not self._has_differed:
             return first
         ticks = start_ticks(pid)
-        self._has_differed |= not first <= ticks <= last
-        self._is_known = not self._has_differed
+        if first == last and ticks:  # else there was nothing to look with
+            self._agreed += 1
+            self._has_differed |= ticks != first
         return ticks
 
 

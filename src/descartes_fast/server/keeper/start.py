@@ -161,12 +161,15 @@ def _spawn(request: Mapping[str, Any], stdin: int, stdout: int, stderr: int) -> 
         raise StartFailed(_REASONS[errno.ENOMEM]) from None
 
 
-@functools.lru_cache
 def _executables(program: str, path: str) -> list[bytes]:
     """Return where a program may be: where it is said to be, or in the folders of ``path``."""
-    if os.path.dirname(program):
-        return [_passed(program)]
-    return [_passed(os.path.join(folder, program)) for folder in path.split(os.pathsep)]
+    name = _passed(program)
+    return [name] if b"/" in name else [folder + name for folder in _folders(path)]
+
+
+@functools.lru_cache(maxsize=16)
+def _folders(path: str) -> list[bytes]:
+    return [_passed(os.path.join(folder, "")) for folder in path.split(os.pathsep)]
 
 
 def _passed(text: str) -> bytes:

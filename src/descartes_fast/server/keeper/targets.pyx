@@ -46,11 +46,10 @@ cdef extern from *:
         int signum;
     } descartes_fast_step = {
         .lock = PTHREAD_MUTEX_INITIALIZER,
-        .is_wanted = PTHREAD_COND_INITIALIZER,
         .is_done = PTHREAD_COND_INITIALIZER,
     };
 
-    /* With the lock held, which is let go of for each system call's sake. */
+    /* With the lock held, but not while signals are sent. */
     static void descartes_fast_take_part(void)
     {
         size_t at, end;
@@ -82,7 +81,7 @@ cdef extern from *:
         pthread_mutex_lock(&descartes_fast_step.lock);
         do {
             descartes_fast_take_part();
-            clock_gettime(CLOCK_REALTIME, &until);
+            clock_gettime(CLOCK_MONOTONIC, &until);
             until.tv_sec += DESCARTES_FAST_IDLE_SECS;
         } while (pthread_cond_timedwait(&descartes_fast_step.is_wanted,
                                         &descartes_fast_step.lock, &until) == 0
@@ -90,6 +89,15 @@ cdef extern from *:
         descartes_fast_step.has_helper = 0;
         pthread_mutex_unlock(&descartes_fast_step.lock);
         return NULL;
+    }
+
+    static void descartes_fast_prepare(void)
+    {
+        pthread_condattr_t attributes;
+        pthread_condattr_init(&attributes);
+        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+        pthread_cond_init(&descartes_fast_step.is_wanted, &attributes);
+        pthread_condattr_destroy(&attributes);
     }
 
     static void descartes_fast_start_helper(void)
@@ -126,6 +134,10 @@ cdef extern from *:
         }
     }
     #else
+    static void descartes_fast_prepare(void)
+    {
+    }
+
     static void descartes_fast_call_helper(void)
     {
     }
@@ -146,7 +158,10 @@ cdef extern from *:
         pthread_mutex_unlock(&descartes_fast_step.lock);
     }
     """
+    void prepare "descartes_fast_prepare"()
     void signal_all "descartes_fast_signal"(int32_t* pids, size_t count, int signum, int helped)
+
+prepare()
 
 cdef size_t _FEWEST_FOR_HELPER = 256  # to call for it takes as long as some fifty signals
 
