@@ -36,6 +36,10 @@ VECTOR_AGENT_ID = UUID("11111111-2222-3333-4444-555555555555")
 _numbers = itertools.count(1)
 
 
+GREETING = b"\xff" + b"\0" * 8 + b"\x7f\x03\x00NULL".ljust(23, b"\0") + b"\0" * 32
+"""What a peer says first, by ZMTP 3.0 with the NULL mechanism."""
+
+
 def vectors() -> dict[str, bytes]:
     """Return the bytes of the vectors by name."""
     with _VECTORS_FILE.open(encoding="utf-8") as lines:

@@ -32,7 +32,8 @@ def children_of(parent: int) -> dict[int, str]:
     return found
 
 
-def memory_bytes() -> int:
-    """Return how much memory this process, with the server and the clients in it, occupies."""
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def memory_bytes(pid: int | None = None) -> int:
+    """Return how much memory a process occupies: this one, with the server and the clients in it,
+    if no other is given."""
+    statm = Path(f"/proc/{'self' if pid is None else pid}/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

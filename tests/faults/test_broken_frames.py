@@ -13,7 +13,8 @@ import pytest
 import zmq
 
 from descartes_fast import CommandResponse, HealthCheckRequest
-from raw_peers import Peer, new_id, peer, vectors
+from faults.processes import memory_bytes
+from raw_peers import GREETING, Peer, new_id, peer, vectors
 
 if TYPE_CHECKING:
     from conftest import StartServer
@@ -130,8 +131,7 @@ async def test_identity_that_is_taken_is_not_given_to_another(server: ZmqAgentSe
         context.term()
 
 
-# ZMTP 3.0: greeting with the NULL mechanism, then READY of a DEALER.
-GREETING = b"\xff" + b"\0" * 8 + b"\x7f\x03\x00NULL".ljust(23, b"\0") + b"\0" * 32
+# What follows the greeting.
 READY = b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06DEALER"
 READY_OF_SUBSCRIBER = b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03SUB"
 ENORMOUS = (2**62, 2**63 - 1, 2**64 - 1, 64 * 1024 * 1024)
@@ -167,8 +167,3 @@ async def test_frame_that_claims_an_enormous_size_is_cut_off_and_memory_stays_fl
     assert memory_bytes() - before < 4_000_000
     async with peer(server.endpoint) as asking:
         await still_serves(asking)
-
-
-def memory_bytes() -> int:
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * 4096

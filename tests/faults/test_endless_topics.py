@@ -6,22 +6,17 @@ import asyncio
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import pytest
 import zmq
 
 from descartes_fast import AgentConfig, AgentStatus, connect
+from faults.processes import memory_bytes
 from faults.server_process import server_process
 
 BOUND_BYTES = 200 << 20  # all of them would take 340 MiB and more
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nobody tells what a peer has sent")
-
-
-def memory_bytes(pid: int) -> int:
-    """Return the resident memory of a process."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
 def subscribe_without_end(pub_endpoint: str, messages: Iterable[list[bytes]]) -> bool:

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from descartes_fast import HealthCheckRequest
-from raw_peers import new_id, peer
+from raw_peers import GREETING, new_id, peer
 
 if TYPE_CHECKING:
     from conftest import StartServer
-
-GREETING = b"\xff" + b"\0" * 8 + b"\x7f\x03\x00NULL" + b"\0" * 16 + b"\0" + b"\0" * 31
 
 
 @pytest.mark.parametrize(

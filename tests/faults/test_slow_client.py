@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from descartes_fast import HealthCheckRequest
+from faults.processes import memory_bytes
 from raw_peers import command_of, new_id, peer
 
 if TYPE_CHECKING:
@@ -40,11 +40,6 @@ while True:
 """
 
 QUEUE_BYTES = 2_000_000
-
-
-def memory_bytes() -> int:
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def test_frozen_client_costs_a_bounded_queue_and_nobody_else_waits(

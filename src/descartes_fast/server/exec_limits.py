@@ -18,7 +18,7 @@ _MIB = 1024 * 1024
 _POINTER_BYTES = 8
 # The program's path, the auxiliary vector, and the variables that the keeper adds.
 _RESERVE_BYTES = 16 * 1024
-_SMALLEST_LIMIT_BYTES = 128 * 1024 - _RESERVE_BYTES
+_SMALLEST_LIMIT_BYTES = 128 * 1024
 _MOST_BYTES_A_CHARACTER = 4
 
 
@@ -32,7 +32,7 @@ def total_limit_bytes() -> int:
     if sys.platform == "linux":
         stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
         quarter = 6 * _MIB if stack == resource.RLIM_INFINITY else stack // 4
-        limit = min(max(quarter, 128 * 1024), 6 * _MIB)
+        limit = min(max(quarter, _SMALLEST_LIMIT_BYTES), 6 * _MIB)
     else:
         limit = os.sysconf("SC_ARG_MAX")
     return limit - _RESERVE_BYTES
@@ -48,7 +48,9 @@ def check_exec_limits(argv: Sequence[str], environment: Mapping[str, str]) -> No
         sum(map(len, argv)) + sum(map(len, environment)) + sum(map(len, environment.values()))
     )
     most = characters * _MOST_BYTES_A_CHARACTER + pieces * (1 + _POINTER_BYTES)
-    if most <= _SMALLEST_LIMIT_BYTES:  # as nearly always: nothing need be counted exactly
+    if (
+        most <= _SMALLEST_LIMIT_BYTES - _RESERVE_BYTES
+    ):  # as nearly always: nothing need be counted exactly
         return
     total = 0
     for position, word in enumerate(argv):

@@ -25,7 +25,10 @@ Descriptors = dict[str, int]
 
 
 class Connection:
-    """Frames are written together: those that answer one read, and those of the rest of a turn."""
+    """Frames are written together: those that answer one read, and those of the rest of a turn.
+
+    Descriptors keep their frames' order.
+    """
 
     def __init__(
         self,
