@@ -141,7 +141,7 @@ ENORMOUS = (2**62, 2**63 - 1, 2**64 - 1, 64 * 1024 * 1024)
     ("endpoint", "ready", "sizes"),
     [
         pytest.param("endpoint", READY, (*ENORMOUS, 10 * 1024 * 1024 + 5000), id="command"),
-        pytest.param("pub_endpoint", READY_OF_SUBSCRIBER, (*ENORMOUS, 139), id="subscription"),
+        pytest.param("pub_endpoint", READY_OF_SUBSCRIBER, (*ENORMOUS, 267), id="subscription"),
     ],
 )
 async def test_frame_that_claims_an_enormous_size_is_cut_off_and_memory_stays_flat(

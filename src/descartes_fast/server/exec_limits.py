@@ -48,10 +48,8 @@ def check_exec_limits(argv: Sequence[str], environment: Mapping[str, str]) -> No
         sum(map(len, argv)) + sum(map(len, environment)) + sum(map(len, environment.values()))
     )
     most = characters * _MOST_BYTES_A_CHARACTER + pieces * (1 + _POINTER_BYTES)
-    if (
-        most <= _SMALLEST_LIMIT_BYTES - _RESERVE_BYTES
-    ):  # as nearly always: nothing need be counted exactly
-        return
+    if most <= _SMALLEST_LIMIT_BYTES - _RESERVE_BYTES:
+        return  # as nearly always: nothing need be counted exactly
     total = 0
     for position, word in enumerate(argv):
         size = len(os.fsencode(word))

@@ -22,7 +22,7 @@ _HANDSHAKE_IVL_MS = 1500
 _REPLIES_QUEUED = 256  # for each client; what does not fit waits in the router's own queue
 # Of a topic some 40 bytes are used, 128 to ask for an echo, and libzmq keeps a node of a tree for
 # each. ZMTP 3.1 has ten bytes before it.
-_LONGEST_SUBSCRIPTION_BYTES = 128 + 10
+_LONGEST_SUBSCRIPTION_BYTES = 256 + 10
 # libzmq takes in all that is there in one call of its own, and is never done while its I/O thread
 # puts more there than it takes: a peer could keep the server there for as long as it likes. With
 # so short a queue the I/O thread waits, and now and then is late, also on a busy machine.
