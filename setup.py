@@ -9,7 +9,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 SOURCES = Path("src")
-NOT_ON_WINDOWS = {"fork_exec", "front", "targets"}  # of the server, which does not run there
+NOT_ON_WINDOWS = {"front", "launcher", "targets"}  # of the server, which does not run there
 
 extensions = [
     Extension(".".join(source.relative_to(SOURCES).with_suffix("").parts), [str(source)])

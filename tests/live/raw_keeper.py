@@ -142,7 +142,11 @@ class RawServer:
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(_SECS)
-        self._socket.connect(path)
+        try:
+            self._socket.connect(path)
+        except OSError:
+            self._socket.close()
+            raise
         self._reader = FrameReader()
         self._arrivals = passing.Arrivals()
         self._replies: dict[int, dict[str, Any]] = {}

@@ -13,6 +13,7 @@ from .connection import Descriptors
 from .endings import Endings
 from .growth import Growth
 from .input_pipe import BUFFER_BYTES, InputClosed, InputFull, InputPipe
+from .launcher import Launcher
 from .leader import Adopted, Child, Exit
 from .loop import Loop
 from .output_files import OpenFiles
@@ -22,7 +23,7 @@ from .passing import MAX_DESCRIPTORS
 from .proc import StartTicks
 from .protocol import Refusal, id_at
 from .pump import Pump
-from .start import StartFailed, remove_output, start
+from .start import Start, StartFailed, remove_output
 from .system import SHORTAGES
 from .trees import Trees
 
@@ -47,7 +48,10 @@ class Agents:
         self.files = OpenFiles()
         self.pump = Pump(loop)
         self.growth = Growth(loop, tell, is_congested)
-        self.endings = Endings(loop, trees, self.pump, self.growth.note, self._has_ended)
+        self.launcher = Launcher()
+        self.endings = Endings(
+            loop, trees, self.pump, self.launcher.is_starting, self.growth.note, self._has_ended
+        )
         self._loop = loop
         self._tell = tell
         self._own_limits = own_limits
@@ -65,27 +69,35 @@ class Agents:
         """All agents that were not forgotten, the ended ones too."""
         return list(self._agents.values())
 
-    def start(self, request: Mapping[str, Any], stdin_data: bytes) -> Agent:
-        """Start an agent. Raises ``Refusal``."""
-        agent_id = request["agent"]
-        if agent_id in self._agents:
+    def begin(self, request: Mapping[str, Any]) -> Start:
+        """Return the start of an agent, for :attr:`launcher`. Raises ``Refusal``."""
+        if request["agent"] in self._agents:
             raise Refusal("spawn_failed", "an agent of this id was started already")
         try:
-            started = start(request, self._null_fd)
+            return Start(request, self._null_fd, self._own_limits, self.endings.exits.uses_fds)
         except StartFailed as error:
             raise Refusal("spawn_failed", str(error)) from None
-        self._own_limits.take_from(started.pid, request["limits"])
+
+    def started(self, request: Mapping[str, Any], stdin_data: bytes, start: Start) -> Agent:
+        """Return the agent of a start whose launch is done. Raises ``Refusal``."""
+        try:
+            start.check()
+        except StartFailed as error:
+            self.endings.child_signalled()  # what had ended behind this one is nobody's yet
+            raise Refusal("spawn_failed", str(error)) from None
+        agent_id, launch = request["agent"], start.launch
         agent = Agent(
             agent_id,
             Child(
                 self.endings.exits,
-                started.pid,
-                self._start_ticks.of(started.pid, started.made_between_ns),
+                launch.pid,
+                self._start_ticks.of(launch.pid, launch.made_between_ns),
+                launch.exit_fd,
             ),
-            started.started_at_ns,
-            InputPipe(self._loop, started.stdin_fd) if started.stdin_fd is not None else None,
-            self._output(request, "stdout", started.stdout_fd),
-            self._output(request, "stderr", started.stderr_fd),
+            launch.started_at_ns,
+            InputPipe(self._loop, launch.stdin_fd) if launch.stdin_fd >= 0 else None,
+            self._output(request, "stdout", launch.stdout_fd),
+            self._output(request, "stderr", launch.stderr_fd),
         )
         try:
             self.endings.attend(agent)
@@ -278,6 +290,7 @@ class Agents:
 
     def close(self) -> None:
         """Close every descriptor."""
+        self.launcher.close()
         for agent in self._agents.values():
             self.endings.close(agent)
         os.close(self._null_fd)

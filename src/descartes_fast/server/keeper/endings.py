@@ -42,6 +42,7 @@ class Endings:
         loop: Loop,
         trees: Trees,
         pump: Pump,
+        is_starting: Callable[[int], bool],
         grown: Callable[[Agent], None],
         ended: Callable[[Agent, Exit], None],
     ) -> None:
@@ -49,6 +50,7 @@ class Endings:
         self._loop = loop
         self._trees = trees
         self._pump = pump
+        self._is_starting = is_starting
         self._grown = grown
         self._ended = ended
         self._live: dict[str, Agent] = {}
@@ -301,7 +303,7 @@ class Endings:
             self._loop.call_later(_LOOK_SECS, lambda: self._reap_later(pid))
 
     def _reap_strays(self) -> None:
-        """Reap what agents left behind and has ended since, never a leader."""
+        """Reap what agents left behind and has ended since, never a leader, nor who becomes one."""
         if not hasattr(os, "waitid"):
             return
         while True:
@@ -310,6 +312,6 @@ class Endings:
             except ChildProcessError:
                 return
             # A leader hides those behind it until it is reaped, which comes back here.
-            if found is None or found.si_pid in self._leaders:
+            if found is None or found.si_pid in self._leaders or self._is_starting(found.si_pid):
                 return
             os.waitpid(found.si_pid, os.WNOHANG)

@@ -19,23 +19,24 @@ __all__ = ["ExitWatch", "PidfdExits", "SignalExits", "choose_exits"]
 class PidfdExits:
     """One descriptor a process, readable when it has exited (Linux 5.3)."""
 
+    uses_fds = True
+
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._fds: dict[int, int] = {}
         # It must not be this descriptor that is missing when the process is there already.
         self._spares = Spares(1)
 
+    def take(self, pid: int, fd: int) -> None:
+        """Take a descriptor of ``pid`` that somebody has opened for :meth:`watch`."""
+        self._fds[pid] = fd
+
     def watch(self, pid: int, exited: Callable[[], None]) -> None:
         """Call ``exited`` once when ``pid`` has exited. Raises ``OSError``."""
         self._spares.refill()
-        try:
-            fd = os.pidfd_open(pid)
-        except OSError as error:
-            if error.errno not in SHORTAGES:
-                raise
-            with self._spares.given_way():
-                fd = os.pidfd_open(pid)
-        self._fds[pid] = fd
+        fd = self._fds.get(pid, -1)
+        if fd < 0:
+            fd = self._fds[pid] = self._opened(pid)
 
         def once() -> None:
             self.forget(pid)
@@ -65,13 +66,28 @@ class PidfdExits:
         """Close what is held back."""
         self._spares.close()
 
+    def _opened(self, pid: int) -> int:
+        try:
+            return os.pidfd_open(pid)
+        except OSError as error:
+            if error.errno not in SHORTAGES:
+                raise
+            with self._spares.given_way():
+                return os.pidfd_open(pid)
+
 
 class SignalExits:
     """Looks at every process when SIGCHLD comes: macOS, older kernels, some sandboxes."""
 
+    uses_fds = False
+
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._callbacks: dict[int, Callable[[], None]] = {}
+
+    def take(self, pid: int, fd: int) -> None:
+        """Close a descriptor, which is of no use here."""
+        os.close(fd)
 
     def watch(self, pid: int, exited: Callable[[], None]) -> None:
         """Call ``exited`` once when ``pid`` has exited."""

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .agent import Agent
@@ -24,6 +24,7 @@ from .protocol import VERSION, Refusal
 from .reception import Reception
 from .renewal import renew, restored_agents, save_agents
 from .requests import Answer, Requests, figures
+from .start import Start
 from .starts import Request, Starts
 from .trees import children, choose_trees
 
@@ -64,7 +65,9 @@ class Keeper:
         )
         self._restored: list[Agent] = []
         self._requests = Requests(self.agents, self._keys)
-        self._starts = Starts(self._loop, self._serve)
+        self._starts = Starts(
+            self._loop, self.agents.launcher, self._begin_launch, self._finish_launch, self._serve
+        )
         self._reception = Reception(
             self._loop, place, self.agents.endings.is_agents, self._welcome, self._dismiss_guest
         )
@@ -110,7 +113,7 @@ class Keeper:
         now = time.monotonic()
         if self._end_by is not None:
             return self.agents.live == 0 or now >= self._end_by
-        if self._server is not None or self.agents.live:
+        if self._server is not None or self.agents.live or self._starts:
             self._leave_at = None
             return False
         if self._leave_at is None:
@@ -200,17 +203,38 @@ class Keeper:
             self._serve(request)
 
     def _serve(self, request: Request) -> None:
-        connection, header, body, fds = request
+        self._reply(request, lambda: self._answer(*request))
+
+    def _begin_launch(self, request: Request) -> Start | None:
+        """Return the start of an agent; if there is none the launch is refused."""
+        return self._reply(request, lambda: self._begun(request[1]))
+
+    def _begun(self, header: Mapping[str, Any]) -> Start:
+        self._require_same_version()
+        if self._end_by is not None:
+            raise Refusal("shutting_down", "the keeper is ending")
+        if self._starts.was_given_up(header["agent"]):
+            raise Refusal("spawn_failed", "the launch was given up")
+        return self._requests.begin_launch(header)
+
+    def _finish_launch(self, request: Request, start: Start) -> None:
+        _, header, body, _ = request
+        self._reply(request, lambda: self._requests.finish_launch(header, body, start))
+
+    def _reply(self, request: Request, answer: Callable[[], Answer | Start | None]) -> Start | None:
+        """Send what ``answer`` returns, or why it refuses.
+
+        If it returns no answer the reply comes later: return what it did.
+        """
+        connection, header, _, fds = request
         reply: Mapping[str, Any]
-        descriptors: list[int] = []
+        descriptors: Sequence[int] = ()
         try:
-            if header["op"] == "end" and connection is self._server:
-                self._end_request = (connection, header)
-                self.end(header["grace_secs"])
-                return
-            answer = self._answer(connection, header, body, fds)
-            reply = {"re": header.get("id", 0), **answer.fields}
-            descriptors = list(answer.descriptors)
+            answered = answer()
+            if not isinstance(answered, Answer):
+                return answered
+            reply = {"re": header.get("id", 0), **answered.fields}
+            descriptors = answered.descriptors
         except Refusal as refusal:
             reply = _refusal(header, refusal.code, refusal.words)
         except Exception as error:
@@ -220,10 +244,11 @@ class Keeper:
             close_all(fds.values())
         if header.get("id"):
             connection.send(reply, descriptors)
+        return None
 
     def _answer(
         self, connection: Connection, header: dict[str, Any], body: bytes, fds: Descriptors
-    ) -> Answer:
+    ) -> Answer | None:
         name = header["op"]
         if name == "hello":
             return self._hello(connection, header)
@@ -233,14 +258,16 @@ class Keeper:
             return self._ping()
         if name == "renew":
             self._renew(header["argv"])
+        if name == "end":
+            self._end_request = (connection, header)
+            self.end(header["grace_secs"])
+            return None
+        self._require_same_version()
+        return self._requests.serve(header, body, fds)
+
+    def _require_same_version(self) -> None:
         if self._server_version != VERSION:
             raise Refusal("unsupported", f"this keeper speaks version {VERSION} of the protocol")
-        if name == "launch":
-            if self._end_by is not None:
-                raise Refusal("shutting_down", "the keeper is ending")
-            if self._starts.was_given_up(header["agent"]):
-                raise Refusal("spawn_failed", "the launch was given up")
-        return self._requests.serve(header, body, fds)
 
     def _hello(self, connection: Connection, header: dict[str, Any]) -> Answer:
         """Serve the one who says hello from now on, and nobody who came before."""

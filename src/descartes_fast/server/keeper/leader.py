@@ -51,10 +51,13 @@ class Child:
 
     is_adopted = False
 
-    def __init__(self, exits: ExitWatch, pid: int, ticks: int) -> None:
+    def __init__(self, exits: ExitWatch, pid: int, ticks: int, exit_fd: int = -1) -> None:
+        """Take ``exit_fd``, if there is one already."""
         self.pid = pid
         self.start_ticks = ticks
         self._exits = exits
+        if exit_fd >= 0:
+            exits.take(pid, exit_fd)
 
     @property
     def exit_fd(self) -> int:

@@ -1,9 +1,8 @@
 """What the keeper gives itself and its agents shall not have.
 
 It raises its limit of open descriptors, and where it is permitted (root, CAP_SYS_RESOURCE)
-it has the OOM killer take others first. Children inherit both, so each process is set
-back right after its start: its program is still being linked, about 1 ms passes until it
-could look or fork.
+it has the OOM killer take others first. Children inherit both, so each sets itself back before
+its program is executed.
 """
 
 from __future__ import annotations
@@ -36,15 +35,22 @@ class OwnLimits:
         """Return the fields, for a keeper that has them raised already."""
         return asdict(self)
 
-    def take_from(self, pid: int, limits: Mapping[str, int]) -> None:
-        """Set a new process back; ``limits`` are those that its launch asked for."""
-        if self.agent_nofile is not None and "nofile" not in limits:
-            with contextlib.suppress(OSError, AttributeError):
-                hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-                resource.prlimit(pid, resource.RLIMIT_NOFILE, (self.agent_nofile, hard))
-        if self.agent_oom_score is not None:
-            with contextlib.suppress(OSError):
-                _set_oom_score(pid, self.agent_oom_score)
+    def to_take_back(self, limits: Mapping[str, int]) -> list[tuple[int, int, int]]:
+        """Return what a new process sets beside the ``limits`` that its launch asks for.
+
+        Resources, each with its soft and its hard limit.
+        """
+        if self.agent_nofile is None or "nofile" in limits:
+            return []
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        is_bounded = hard != resource.RLIM_INFINITY
+        soft = min(self.agent_nofile, hard) if is_bounded else self.agent_nofile
+        return [(resource.RLIMIT_NOFILE, soft, hard)]
+
+    @property
+    def oom_score_to_take_back(self) -> bytes | None:
+        """What a new process writes into its ``oom_score_adj``."""
+        return None if self.agent_oom_score is None else b"%d" % self.agent_oom_score
 
 
 def _raise_nofile(wanted: int | None) -> int | None:
@@ -62,14 +68,14 @@ def _lower_oom_score() -> int | None:
             before = int(file.read())
         if before <= _OOM_SCORE:
             return None
-        _set_oom_score(os.getpid(), _OOM_SCORE)
+        _set_oom_score(_OOM_SCORE)
     except (OSError, ValueError):
         return None
     return before
 
 
-def _set_oom_score(pid: int, score: int) -> None:
-    fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+def _set_oom_score(score: int) -> None:
+    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, str(score).encode())
     finally:

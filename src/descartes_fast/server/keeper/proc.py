@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -18,7 +17,6 @@ from .system import SHORTAGES, is_subreaper
 __all__ = [
     "StartTicks",
     "adopted_children",
-    "boot_clock_ns",
     "environment",
     "hold_reserve",
     "is_dead",
@@ -79,11 +77,6 @@ def start_ticks(pid: int) -> int:
         return parent_and_start(pid)[1]
     except OSError:
         return 0
-
-
-def boot_clock_ns() -> int:
-    """Return the time since boot, sleep included, by which processes' starts are noted; or 0."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else 0
 
 
 class StartTicks:

@@ -9,6 +9,7 @@ from .agents import Agents
 from .connection import Descriptors
 from .keys import KeyMemory
 from .protocol import Refusal
+from .start import Start
 from .system import open_descriptors
 
 __all__ = ["Answer", "Requests", "figures"]
@@ -24,13 +25,15 @@ class Answer(NamedTuple):
 
 
 class Requests:
-    """Serves the operations on agents. What has a ``key`` is done once for each key."""
+    """Serves the operations on agents. What has a ``key`` is done once for each key.
+
+    A launch takes its time: it has a beginning and an end of its own.
+    """
 
     def __init__(self, agents: Agents, keys: KeyMemory) -> None:
         self._agents = agents
         self._keys = keys
         self._operations: dict[str, Callable[[_Header, bytes, Descriptors], Answer]] = {
-            "launch": self._launch,
             "adopt": self._adopt,
             "list": self._list,
             "duplicates": self._duplicates,
@@ -56,6 +59,22 @@ class Requests:
             raise Refusal("unsupported", f"the keeper has no operation {name!r}")
         return self._operations[name](header, body, descriptors)
 
+    def begin_launch(self, header: _Header) -> Start:
+        """Return the start of an agent. Raises ``Refusal``."""
+        return self._agents.begin(header)
+
+    def finish_launch(self, header: _Header, body: bytes, start: Start) -> Answer:
+        """Answer a launch when its start is done. Raises ``Refusal``."""
+        agent = self._agents.started(header, body, start)
+        named = agent.descriptors()
+        reply = {
+            "pid": agent.leader.pid,
+            "started_at_ns": agent.started_at_ns,
+            "start_ticks": agent.leader.start_ticks,
+            "fds": list(named),
+        }
+        return Answer(reply, list(named.values()))
+
     def _once(self, header: _Header, body: bytes) -> Answer:
         name = header["op"]
         key = header.get("key", "")
@@ -68,17 +87,6 @@ class Requests:
         answer = self._keyed[name](header, body)
         self._keys.remember(key, {k: v for k, v in answer.fields.items() if k != "fds"})
         return answer
-
-    def _launch(self, header: _Header, body: bytes, _: Descriptors) -> Answer:
-        agent = self._agents.start(header, body)
-        named = agent.descriptors()
-        reply = {
-            "pid": agent.leader.pid,
-            "started_at_ns": agent.started_at_ns,
-            "start_ticks": agent.leader.start_ticks,
-            "fds": list(named),
-        }
-        return Answer(reply, list(named.values()))
 
     def _adopt(self, header: _Header, _: bytes, descriptors: Descriptors) -> Answer:
         agent = self._agents.adopt(header, descriptors)

@@ -1,4 +1,4 @@
-"""Starting one agent's process: its directory, its pipes, its session, and why it did not start."""
+"""Starting one agent's process: its directory, what it is to begin with, and why it did not."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ import functools
 import os
 import resource
 import shutil
-import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from .fork_exec import ChildFailed, fork_exec
+from .launcher import Launch, LaunchFailed
 from .output_pipe import START_SUFFIX
-from .passing import close_all
-from .proc import boot_clock_ns
+from .own_limits import OwnLimits
 
-__all__ = ["StartFailed", "Started", "remove_output", "start"]
+__all__ = ["Start", "StartFailed", "remove_output"]
 
 _AGENT_UMASK = 0o022
 
@@ -42,47 +39,38 @@ class StartFailed(Exception):
     """The process could not be started; the text says why. Nothing of it is left."""
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A process after its exec, and our ends of its pipes."""
+class Start:
+    """The start of the process that a ``launch`` request asks for.
 
-    pid: int
-    made_between_ns: tuple[int, int]
-    """By the clock since boot."""
-    started_at_ns: int
-    stdin_fd: int | None
-    stdout_fd: int
-    stderr_fd: int
+    :attr:`launch` is to be begun; when it is done :meth:`check` says whether the process is there.
+    """
 
-
-def start(request: Mapping[str, Any], null_fd: int) -> Started:
-    """Start the process of a ``launch`` request; return after its exec. Raises ``StartFailed``."""
-    made: list[str] = []
-    ours: list[int] = []
-    theirs: list[int] = []
-    try:
-        # The mark, too, by which a later server sees that the program may have run.
-        _make_directories(request, made)
+    def __init__(
+        self, request: Mapping[str, Any], null_fd: int, own_limits: OwnLimits, wants_exit_fd: bool
+    ) -> None:
+        """Make the directory for the output. Raises ``StartFailed``."""
+        self._request = request
+        self._made: list[str] = []
+        """The mark, too, by which a later server sees that the program may have run."""
         try:
-            stdin_fd, stdin_end = None, null_fd
-            if request["stdin"] != "null":
-                stdin_fd, stdin_end = _pipe(ours, theirs, write=True)
-            stdout_fd, stdout_end = _pipe(ours, theirs, write=False)
-            stderr_fd, stderr_end = _pipe(ours, theirs, write=False)
-        except OSError as error:
-            raise StartFailed(f"no pipe: {_why(error)}") from None
-        not_before_ns = boot_clock_ns()
-        pid = _spawn(request, stdin_end, stdout_end, stderr_end)
-        between_ns = not_before_ns, boot_clock_ns()
-    except BaseException:
-        close_all(ours)
-        for directory in made:
+            _make_directories(request, self._made)
+            self.launch = _launch(request, null_fd, own_limits, wants_exit_fd)
+        except StartFailed:
+            self._remove_directories()
+            raise
+
+    def check(self) -> None:
+        """Raise ``StartFailed`` if there is no process; nothing of it is left then."""
+        try:
+            self.launch.check()
+        except LaunchFailed as error:
+            self._remove_directories()
+            raise StartFailed(_words(self._request, error)) from None
+
+    def _remove_directories(self) -> None:
+        for directory in self._made:
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
-        raise
-    finally:
-        close_all(theirs)
-    return Started(pid, between_ns, time.time_ns(), stdin_fd, stdout_fd, stderr_fd)
 
 
 def _make_directories(request: Mapping[str, Any], made: list[str]) -> None:
@@ -113,16 +101,6 @@ def _make_directory(directory: str, spare: str | None, files: Iterable[str]) -> 
     return True
 
 
-def _pipe(ours: list[int], theirs: list[int], *, write: bool) -> tuple[int, int]:
-    """Return our end, which does not block, and theirs; ``write``: ours is the write end."""
-    ends = os.pipe()
-    mine, other = ends if not write else ends[::-1]
-    ours.append(mine)
-    theirs.append(other)
-    os.set_blocking(mine, False)
-    return mine, other
-
-
 def _renamed(spare: str, directory: str) -> bool:
     try:
         os.rename(spare, directory)
@@ -138,23 +116,25 @@ def remove_output(path: str) -> None:
             os.unlink(name)
 
 
-def _spawn(request: Mapping[str, Any], stdin: int, stdout: int, stderr: int) -> int:
-    """Return the process id of the program. Raises ``StartFailed``."""
+def _launch(
+    request: Mapping[str, Any], null_fd: int, own_limits: OwnLimits, wants_exit_fd: bool
+) -> Launch:
+    """Return what is to be begun. Raises ``StartFailed``."""
     argv, cwd, environment = request["argv"], request["cwd"], request["environment"]
+    limits = request["limits"]
     try:
-        return fork_exec(
+        return Launch(
             _executables(argv[0], environment.get("PATH", os.defpath)),
             _all_passed(argv),
             _environment(environment),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
+            null_fd=null_fd,
+            has_stdin=request["stdin"] != "null",
             directory=None if cwd is None else _passed(cwd),
             umask=_AGENT_UMASK,
-            limits=_limits(request["limits"]),
+            limits=_limits(limits) + own_limits.to_take_back(limits),
+            oom_score=own_limits.oom_score_to_take_back,
+            wants_exit_fd=wants_exit_fd,
         )
-    except OSError as error:
-        raise StartFailed(_words(argv[0], cwd, environment, error)) from None
     except (ValueError, IndexError, OverflowError) as error:
         raise StartFailed(f"the arguments or the environment cannot be passed: {error}") from None
     except MemoryError:
@@ -193,8 +173,8 @@ def _environment(environment: Mapping[str, str]) -> list[bytes]:
     return _all_passed([f"{name}={value}" for name, value in environment.items()])
 
 
-def _limits(limits: Mapping[str, int]) -> list[tuple[int, int]]:
-    pairs = []
+def _limits(limits: Mapping[str, int]) -> list[tuple[int, int, int]]:
+    found = []
     for name, value in limits.items():
         number = getattr(resource, f"RLIMIT_{name.upper()}", None)
         if number is None:
@@ -202,18 +182,20 @@ def _limits(limits: Mapping[str, int]) -> list[tuple[int, int]]:
         hard = resource.getrlimit(number)[1]
         if os.geteuid() != 0 and hard != resource.RLIM_INFINITY and value > hard:
             raise StartFailed(f"the limit {name} of {value} is above this server's {hard}")
-        pairs.append((number, value))
-    return pairs
+        found.append((number, value, value))
+    return found
 
 
-def _words(program: str, cwd: str | None, env: Mapping[str, str], error: OSError) -> str:
-    stage = error.stage if isinstance(error, ChildFailed) else None
-    if stage == "limits":
+def _words(request: Mapping[str, Any], error: LaunchFailed) -> str:
+    program = request["argv"][0]
+    if error.stage == "pipes":
+        return f"no pipe: {_why(error)}"
+    if error.stage == "limits":
         return "its resource limits could not be set"
-    if stage == "directory":
-        return f"the working directory {cwd!r} cannot be entered: {error.strerror}"
-    if stage == "exec" and error.errno in (errno.ENOENT, errno.ENOTDIR):
-        if shutil.which(program, path=env.get("PATH", os.defpath)):
+    if error.stage == "directory":
+        return f"the working directory {request['cwd']!r} cannot be entered: {error.strerror}"
+    if error.stage == "exec" and error.errno in (errno.ENOENT, errno.ENOTDIR):
+        if shutil.which(program, path=request["environment"].get("PATH", os.defpath)):
             return f"the program {program!r} needs an interpreter that is not there"
         return f"the program {program!r} was not found"
     return f"the program {program!r} could not be started: {_why(error)}"

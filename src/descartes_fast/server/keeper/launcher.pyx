@@ -1,0 +1,654 @@
+"""Programs in processes of their own: pipes, vfork, and what the child does before its exec, in C.
+
+Between a vfork and the exec the child runs in its parent's memory, so no Python may run there; and
+without Python there the limits of a program cost no fork of the whole keeper. The thread that
+has called vfork waits until the exec, half a millisecond: on Linux that is a thread of its own,
+which knows no Python, so the keeper goes on meanwhile. Its children are the keeper's: a process may
+wait for those of all of its threads. Elsewhere a program is started when it is begun.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING
+from libc.stdint cimport int64_t
+from libc.stdlib cimport calloc, free
+from posix.types cimport pid_t
+
+import os
+from collections import deque
+
+__all__ = ["Launch", "LaunchFailed", "Launcher"]
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <errno.h>
+    #include <fcntl.h>
+    #include <pthread.h>
+    #include <signal.h>
+    #include <stdint.h>
+    #include <string.h>
+    #include <sys/resource.h>
+    #include <sys/stat.h>
+    #include <sys/types.h>
+    #include <sys/wait.h>
+    #include <time.h>
+    #include <unistd.h>
+    #ifdef __linux__
+    #include <sys/eventfd.h>
+    #include <sys/syscall.h>
+    #endif
+
+    #ifndef NSIG
+    #define NSIG 65
+    #endif
+
+    enum { DESCARTES_FAST_TOGETHER = 16 };   /* launches that are told at once, if more follow */
+
+    enum { DESCARTES_FAST_PIPES = 1, DESCARTES_FAST_FORK, DESCARTES_FAST_PREPARING,
+           DESCARTES_FAST_DIRECTORY, DESCARTES_FAST_LIMITS, DESCARTES_FAST_EXEC };
+
+    typedef struct descartes_fast_launch {
+        struct descartes_fast_launch *next;
+        /* What is asked for. */
+        char **executables;     /* where the program may be; tried in turn */
+        char **argv;
+        char **environment;
+        const char *directory;  /* NULL: where we are */
+        const char *oom_score;  /* NULL: ours */
+        int umask;
+        int limits;             /* how many */
+        int *kinds;
+        struct rlimit *values;
+        int null_fd;            /* becomes stdin, without a pipe for it */
+        int has_stdin;
+        int wants_exit_fd;
+        sigset_t mask;
+        /* What came of it. */
+        volatile pid_t pid;     /* the child writes it, so it is here before the child can end */
+        int fds[3];             /* our ends of stdin, stdout and stderr; -1: none */
+        int exit_fd;
+        int64_t made_between_ns[2], started_at_ns;
+        volatile int stage, error;
+        int is_done;            /* with the launcher's lock */
+    } descartes_fast_launch;
+
+    static int64_t descartes_fast_now(clockid_t clock)
+    {
+        struct timespec now;
+        return clock_gettime(clock, &now) < 0 ? 0 : (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    }
+
+    #ifdef CLOCK_BOOTTIME
+    #define DESCARTES_FAST_BOOT_NS() descartes_fast_now(CLOCK_BOOTTIME)
+    #else
+    #define DESCARTES_FAST_BOOT_NS() 0
+    #endif
+
+    static int descartes_fast_pipe(int ends[2])
+    {
+    #ifdef __linux__
+        if (pipe2(ends, O_CLOEXEC) < 0)
+            return -1;
+    #else
+        if (pipe(ends) < 0)
+            return -1;
+        fcntl(ends[0], F_SETFD, FD_CLOEXEC);
+        fcntl(ends[1], F_SETFD, FD_CLOEXEC);
+    #endif
+        if (ends[0] > 2 && ends[1] > 2)
+            return 0;
+        close(ends[0]);         /* the child would close one of them with another */
+        close(ends[1]);
+        errno = EBADF;
+        return -1;
+    }
+
+    static void descartes_fast_close(const int fds[3])
+    {
+        for (int i = 0; i < 3; i++)
+            if (fds[i] >= 0)
+                close(fds[i]);
+    }
+
+    /* Make the pipes; ours do not block. */
+    static int descartes_fast_open_ends(descartes_fast_launch *launch, int theirs[3])
+    {
+        int ends[2], error;
+        for (int i = 0; i < 3; i++) {
+            if (i == 0 && !launch->has_stdin)
+                continue;
+            if (descartes_fast_pipe(ends) < 0)
+                goto failed;
+            launch->fds[i] = ends[i == 0];
+            theirs[i] = ends[i != 0];
+            if (fcntl(launch->fds[i], F_SETFL, O_NONBLOCK) < 0)
+                goto failed;
+        }
+        return 0;
+    failed:
+        error = errno;
+        descartes_fast_close(theirs);
+        errno = error;
+        return -1;
+    }
+
+    static void descartes_fast_fail(descartes_fast_launch *launch, int report_fd, int stage)
+    {
+        int report[2] = {stage, errno};
+        launch->stage = report[0];      /* after a vfork this is the parent's memory */
+        launch->error = report[1];
+        while (report_fd >= 0 && write(report_fd, report, sizeof report) < 0 && errno == EINTR)
+            ;
+        _exit(255);
+    }
+
+    static void descartes_fast_set_oom_score(const char *score)
+    {
+        int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+        if (fd >= 0) {
+            if (write(fd, score, strlen(score)) < 0)
+                errno = 0;      /* it keeps ours */
+            close(fd);
+        }
+    }
+
+    static void descartes_fast_child(descartes_fast_launch *launch, const int theirs[3],
+                                     int report_fd)
+    {
+        struct sigaction action;
+        int i, error = 0;
+        launch->pid = getpid();
+        launch->made_between_ns[1] = DESCARTES_FAST_BOOT_NS();
+        if (setsid() < 0)
+            descartes_fast_fail(launch, report_fd, DESCARTES_FAST_PREPARING);
+        for (i = 0; i < 3; i++)
+            if (dup2(theirs[i] < 0 ? launch->null_fd : theirs[i], i) < 0)
+                descartes_fast_fail(launch, report_fd, DESCARTES_FAST_PREPARING);
+        if (launch->oom_score)
+            descartes_fast_set_oom_score(launch->oom_score);
+        if (launch->directory && chdir(launch->directory) < 0)
+            descartes_fast_fail(launch, report_fd, DESCARTES_FAST_DIRECTORY);
+        umask((mode_t)launch->umask);
+        for (i = 0; i < launch->limits; i++)
+            if (setrlimit(launch->kinds[i], &launch->values[i]) < 0)
+                descartes_fast_fail(launch, report_fd, DESCARTES_FAST_LIMITS);
+        /* Our handlers must not run here, in the memory of the parent. */
+        for (i = 1; i < NSIG; i++)
+            if (sigaction(i, NULL, &action) == 0 && action.sa_handler != SIG_IGN
+                && action.sa_handler != SIG_DFL) {
+                action.sa_handler = SIG_DFL;
+                action.sa_flags = 0;
+                sigaction(i, &action, NULL);
+            }
+        pthread_sigmask(SIG_SETMASK, &launch->mask, NULL);
+        for (i = 0; launch->executables[i]; i++) {
+            execve(launch->executables[i], launch->argv, launch->environment);
+            if (!error && errno != ENOENT && errno != ENOTDIR)
+                error = errno;
+        }
+        if (error)
+            errno = error;
+        descartes_fast_fail(launch, report_fd, DESCARTES_FAST_EXEC);
+    }
+
+    /* By itself, so that nothing of ours is in the registers that both return with. */
+    #if defined(__GNUC__)
+    __attribute__((noinline))
+    #endif
+    static pid_t descartes_fast_fork(descartes_fast_launch *launch, const int theirs[3],
+                                     int report_fd)
+    {
+        sigset_t all, before;
+        pid_t pid;
+        int error;
+        sigfillset(&all);
+        pthread_sigmask(SIG_BLOCK, &all, &before);
+    #ifdef __linux__
+        pid = vfork();
+    #else
+        pid = fork();
+    #endif
+        if (pid == 0)
+            descartes_fast_child(launch, theirs, report_fd);
+        error = errno;
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        errno = error;
+        return pid;
+    }
+
+    #ifdef __linux__
+    static pid_t descartes_fast_start(descartes_fast_launch *launch, const int theirs[3])
+    {
+        return descartes_fast_fork(launch, theirs, -1);
+    }
+    #else
+    /* The child has memory of its own: it reports through a pipe, which its exec closes. */
+    static pid_t descartes_fast_start(descartes_fast_launch *launch, const int theirs[3])
+    {
+        int report[2], ends[2], error;
+        ssize_t size;
+        pid_t pid;
+        if (descartes_fast_pipe(ends) < 0)
+            return -1;
+        pid = descartes_fast_fork(launch, theirs, ends[1]);
+        error = errno;
+        close(ends[1]);
+        if (pid > 0) {
+            launch->pid = pid;
+            launch->made_between_ns[1] = DESCARTES_FAST_BOOT_NS();
+            do
+                size = read(ends[0], report, sizeof report);
+            while (size < 0 && errno == EINTR);
+            if (size == sizeof report) {
+                launch->stage = report[0];
+                launch->error = report[1];
+            }
+        }
+        close(ends[0]);
+        errno = error;
+        return pid;
+    }
+    #endif
+
+    static void descartes_fast_run(descartes_fast_launch *launch)
+    {
+        int theirs[3] = {-1, -1, -1};
+        pid_t pid = -1;
+        launch->fds[0] = launch->fds[1] = launch->fds[2] = launch->exit_fd = -1;
+        if (descartes_fast_open_ends(launch, theirs) < 0) {
+            launch->error = errno;
+            launch->stage = DESCARTES_FAST_PIPES;
+        } else {
+            launch->made_between_ns[0] = DESCARTES_FAST_BOOT_NS();
+            pid = descartes_fast_start(launch, theirs);
+            if (pid < 0) {
+                launch->error = errno;
+                launch->stage = DESCARTES_FAST_FORK;
+            }
+            descartes_fast_close(theirs);
+            if (pid > 0 && launch->stage)
+                while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+                    ;
+        }
+        if (launch->stage) {
+            descartes_fast_close(launch->fds);
+            return;
+        }
+        launch->started_at_ns = descartes_fast_now(CLOCK_REALTIME);
+    #ifdef SYS_pidfd_open
+        if (launch->wants_exit_fd)
+            launch->exit_fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    #endif
+    }
+
+    typedef struct {
+        pthread_mutex_t lock;
+        pthread_cond_t is_wanted, is_done;
+        pthread_t thread;
+        int has_thread, is_closing, is_told, untold;
+        int done_fd;            /* an eventfd; -1 where there is no thread */
+        descartes_fast_launch *first, *last;
+    } descartes_fast_launcher;
+
+    static void descartes_fast_open_launcher(descartes_fast_launcher *launcher)
+    {
+        memset(launcher, 0, sizeof *launcher);
+        pthread_mutex_init(&launcher->lock, NULL);
+        pthread_cond_init(&launcher->is_wanted, NULL);
+        pthread_cond_init(&launcher->is_done, NULL);
+        launcher->done_fd = -1;
+    #ifdef __linux__
+        launcher->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    #endif
+    }
+
+    static void descartes_fast_tell(descartes_fast_launcher *launcher)
+    {
+        const uint64_t one = 1;
+        if (!launcher->is_told)
+            launcher->is_told = launcher->done_fd >= 0
+                                && write(launcher->done_fd, &one, sizeof one) > 0;
+    }
+
+    static void *descartes_fast_work(void *given)
+    {
+        descartes_fast_launcher *launcher = given;
+        descartes_fast_launch *launch;
+    #ifdef __linux__
+        pthread_setname_np(pthread_self(), "launcher");
+    #endif
+        pthread_mutex_lock(&launcher->lock);
+        while (!launcher->is_closing || launcher->first) {
+            launch = launcher->first;
+            if (!launch) {
+                pthread_cond_wait(&launcher->is_wanted, &launcher->lock);
+                continue;
+            }
+            launcher->first = launch->next;
+            pthread_mutex_unlock(&launcher->lock);
+            descartes_fast_run(launch);
+            pthread_mutex_lock(&launcher->lock);
+            launch->is_done = 1;
+            pthread_cond_signal(&launcher->is_done);
+            launcher->untold++;
+            if (!launcher->first || launcher->untold >= DESCARTES_FAST_TOGETHER)
+                descartes_fast_tell(launcher);
+        }
+        pthread_mutex_unlock(&launcher->lock);
+        return NULL;
+    }
+
+    static void descartes_fast_start_thread(descartes_fast_launcher *launcher)
+    {
+        pthread_attr_t attributes;
+        sigset_t all, before;
+        pthread_attr_init(&attributes);
+        pthread_attr_setstacksize(&attributes, 128 * 1024);
+        sigfillset(&all);
+        pthread_sigmask(SIG_BLOCK, &all, &before);
+        launcher->has_thread = pthread_create(&launcher->thread, &attributes, descartes_fast_work,
+                                              launcher) == 0;
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        pthread_attr_destroy(&attributes);
+    }
+
+    static void descartes_fast_begin(descartes_fast_launcher *launcher,
+                                     descartes_fast_launch *launch)
+    {
+        pthread_sigmask(SIG_BLOCK, NULL, &launch->mask);
+        if (launcher->done_fd >= 0 && !launcher->has_thread)
+            descartes_fast_start_thread(launcher);
+        if (!launcher->has_thread) {
+            descartes_fast_run(launch);
+            launch->is_done = 1;
+            descartes_fast_tell(launcher);
+            return;
+        }
+        pthread_mutex_lock(&launcher->lock);
+        launch->next = NULL;
+        if (launcher->first)
+            launcher->last->next = launch;
+        else
+            launcher->first = launch;
+        launcher->last = launch;
+        pthread_cond_signal(&launcher->is_wanted);
+        pthread_mutex_unlock(&launcher->lock);
+    }
+
+    static int descartes_fast_is_done(descartes_fast_launcher *launcher,
+                                      descartes_fast_launch *launch, int waits)
+    {
+        int is_done;
+        pthread_mutex_lock(&launcher->lock);
+        while (waits && !launch->is_done)
+            pthread_cond_wait(&launcher->is_done, &launcher->lock);
+        is_done = launch->is_done;
+        pthread_mutex_unlock(&launcher->lock);
+        return is_done;
+    }
+
+    /* What is done from now on is told again. */
+    static void descartes_fast_hear(descartes_fast_launcher *launcher)
+    {
+        uint64_t count;
+        pthread_mutex_lock(&launcher->lock);
+        if (launcher->is_told && read(launcher->done_fd, &count, sizeof count) > 0)
+            launcher->is_told = 0;
+        launcher->untold = 0;
+        pthread_mutex_unlock(&launcher->lock);
+    }
+
+    static void descartes_fast_close_launcher(descartes_fast_launcher *launcher)
+    {
+        if (launcher->has_thread) {
+            pthread_mutex_lock(&launcher->lock);
+            launcher->is_closing = 1;
+            pthread_cond_signal(&launcher->is_wanted);
+            pthread_mutex_unlock(&launcher->lock);
+            pthread_join(launcher->thread, NULL);
+            launcher->has_thread = 0;
+        }
+        if (launcher->done_fd >= 0)
+            close(launcher->done_fd);
+        launcher->done_fd = -1;
+    }
+    """
+    enum:
+        PIPES "DESCARTES_FAST_PIPES"
+        FORK "DESCARTES_FAST_FORK"
+        PREPARING "DESCARTES_FAST_PREPARING"
+        DIRECTORY "DESCARTES_FAST_DIRECTORY"
+        LIMITS "DESCARTES_FAST_LIMITS"
+        EXEC "DESCARTES_FAST_EXEC"
+
+    struct rlimit:
+        unsigned long long rlim_cur
+        unsigned long long rlim_max
+
+    ctypedef struct CLaunch "descartes_fast_launch":
+        char** executables
+        char** argv
+        char** environment
+        const char* directory
+        const char* oom_score
+        int umask
+        int limits
+        int* kinds
+        rlimit* values
+        int null_fd
+        int has_stdin
+        int wants_exit_fd
+        pid_t pid
+        int fds[3]
+        int exit_fd
+        int64_t made_between_ns[2]
+        int64_t started_at_ns
+        int stage
+        int error
+
+    ctypedef struct CLauncher "descartes_fast_launcher":
+        int done_fd
+
+    void open_launcher "descartes_fast_open_launcher"(CLauncher* launcher)
+    void begin_launch "descartes_fast_begin"(CLauncher* launcher, CLaunch* launch)
+    int is_done "descartes_fast_is_done"(CLauncher* launcher, CLaunch* launch, int waits) nogil
+    void hear "descartes_fast_hear"(CLauncher* launcher)
+    void close_launcher "descartes_fast_close_launcher"(CLauncher* launcher) nogil
+
+
+cdef dict _STAGES = {
+    PIPES: "pipes",
+    FORK: "fork",
+    PREPARING: "preparing",
+    DIRECTORY: "directory",
+    LIMITS: "limits",
+    EXEC: "exec",
+}
+
+
+class LaunchFailed(OSError):
+    """There is no process: it could not be made, or did not come to be the program and is reaped.
+
+    ``stage`` says what failed: ``"pipes"``, ``"fork"``, and in the child ``"preparing"``,
+    ``"directory"``, ``"limits"`` or ``"exec"``.
+    """
+
+    def __init__(self, error: int, stage: str) -> None:
+        super().__init__(error, os.strerror(error))
+        self.stage = stage
+
+
+cdef class Launch:
+    """A program to be started in a session of its own, with pipes; then what came of it.
+
+    All texts are bytes without a NUL: ``executables`` are the paths where it may be, ``environment``
+    has ``NAME=value``. ``limits`` are resources, each with its soft and its hard limit;
+    ``oom_score`` is what the child gives itself if it may. Without a pipe for stdin that is
+    ``null_fd``. Signals have their defaults in the program, but those that are ignored here. What
+    else is open here must be closed on exec, and 0, 1 and 2 must be open.
+    """
+
+    cdef CLaunch _launch
+    cdef tuple _texts  # what the launch points to
+
+    def __init__(
+        self,
+        list executables not None,
+        list argv not None,
+        list environment not None,
+        *,
+        int null_fd,
+        bint has_stdin,
+        bytes directory,
+        int umask,
+        list limits not None,
+        bytes oom_score,
+        bint wants_exit_fd,
+    ):
+        cdef Py_ssize_t i
+        if self._texts is not None:
+            raise ValueError("a launch is described once")
+        self._texts = executables, argv, environment, directory, oom_score
+        self._launch.executables = pointers_to(executables)
+        self._launch.argv = pointers_to(argv)
+        self._launch.environment = pointers_to(environment)
+        if directory is not None:
+            self._launch.directory = PyBytes_AS_STRING(directory)
+        if oom_score is not None:
+            self._launch.oom_score = PyBytes_AS_STRING(oom_score)
+        self._launch.umask = umask
+        self._launch.limits = <int>len(limits)
+        self._launch.kinds = <int*>calloc(len(limits) + 1, sizeof(int))
+        self._launch.values = <rlimit*>calloc(len(limits) + 1, sizeof(rlimit))
+        if self._launch.kinds == NULL or self._launch.values == NULL:
+            raise MemoryError
+        for i in range(len(limits)):
+            self._launch.kinds[i], soft, hard = limits[i]
+            # Without a limit is -1 in Python, and the largest number in C.
+            self._launch.values[i].rlim_cur = <unsigned long long><long long>soft
+            self._launch.values[i].rlim_max = <unsigned long long><long long>hard
+        self._launch.null_fd = null_fd
+        self._launch.has_stdin = has_stdin
+        self._launch.wants_exit_fd = wants_exit_fd
+
+    def __dealloc__(self):
+        free(self._launch.executables)
+        free(self._launch.argv)
+        free(self._launch.environment)
+        free(self._launch.kinds)
+        free(self._launch.values)
+
+    def check(self):
+        """Raise ``LaunchFailed`` if there is no process; for a launch that is done, as the rest."""
+        if self._launch.stage:
+            raise LaunchFailed(self._launch.error, _STAGES[self._launch.stage])
+
+    @property
+    def pid(self):
+        return self._launch.pid
+
+    @property
+    def stdin_fd(self):
+        """Our end of its stdin, which does not block; -1 without a pipe."""
+        return self._launch.fds[0]
+
+    @property
+    def stdout_fd(self):
+        return self._launch.fds[1]
+
+    @property
+    def stderr_fd(self):
+        return self._launch.fds[2]
+
+    @property
+    def exit_fd(self):
+        """Readable when it has exited; -1 where there is no such descriptor to be had."""
+        return self._launch.exit_fd
+
+    @property
+    def made_between_ns(self):
+        """When the process was made, by the clock since boot: not before, not after."""
+        return self._launch.made_between_ns[0], self._launch.made_between_ns[1]
+
+    @property
+    def started_at_ns(self):
+        """When it had executed its program, by the clock of the day."""
+        return self._launch.started_at_ns
+
+
+cdef class Launcher:
+    """Starts programs one after another, in a thread of its own where that can be."""
+
+    cdef CLauncher _launcher
+    cdef object _begun  # in their order; the thread uses what they hold
+
+    def __cinit__(self):
+        self._begun = deque()
+        open_launcher(&self._launcher)
+
+    def __dealloc__(self):
+        with nogil:
+            close_launcher(&self._launcher)
+
+    def __len__(self):
+        return len(self._begun)
+
+    def fileno(self):
+        """Return a descriptor that is readable when launches are done.
+
+        -1 where they are done when :meth:`begin` returns.
+        """
+        return self._launcher.done_fd
+
+    def begin(self, Launch launch not None):
+        """Start a program, after those begun before."""
+        self._begun.append(launch)
+        begin_launch(&self._launcher, &launch._launch)
+
+    def take_done(self):
+        """Return how many launches are done, the first of those begun, and let go of them."""
+        cdef Launch launch
+        cdef int count = 0
+        hear(&self._launcher)
+        while self._begun:
+            launch = self._begun[0]
+            if not is_done(&self._launcher, &launch._launch, False):
+                break
+            self._begun.popleft()
+            count += 1
+        return count
+
+    def wait(self):
+        """Return when the first launch is done, if any was begun."""
+        cdef Launch launch
+        if self._begun:
+            launch = self._begun[0]
+            with nogil:
+                is_done(&self._launcher, &launch._launch, True)
+
+    def is_starting(self, pid_t pid):
+        """Whether a process is that of a launch which was not taken yet."""
+        cdef Launch launch
+        for launch in self._begun:
+            if launch._launch.pid == pid:
+                return True
+        return False
+
+    def close(self):
+        """Finish what was begun, and end the thread. Twice is fine."""
+        with nogil:
+            close_launcher(&self._launcher)
+
+
+cdef char** pointers_to(list texts) except NULL:
+    """Return an array of the texts' bytes, which ends with NULL; they must outlive it."""
+    cdef char** pointers = <char**>calloc(len(texts) + 1, sizeof(char*))
+    cdef Py_ssize_t i
+    cdef bytes text
+    if pointers == NULL:
+        raise MemoryError
+    for i in range(len(texts)):
+        text = texts[i]
+        pointers[i] = PyBytes_AS_STRING(text)
+    return pointers

@@ -1,0 +1,111 @@
+"""Launches take their time: what the keeper does meanwhile, and what waits for them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from live.raw_keeper import RawKeeper, wait_until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="launches have no thread elsewhere")
+
+# So many places are looked at before the program is found; the longest PATH that can be passed.
+SLOW_PATH = "a:" * 60_000 + "/usr/bin:/bin"
+# It is found first, and cannot be executed; that is said when all the others were looked at.
+VERY_SLOW_PATH = "/etc:" + "a:" * 1_000_000
+
+
+def slow(keeper: RawKeeper, script: str, **settings: Any) -> dict[str, Any]:
+    """Return the fields of a launch that takes some 100 ms."""
+    fields = keeper.launch_fields(script, **settings)
+    fields["environment"] = {**fields["environment"], "PATH": SLOW_PATH}
+    return fields
+
+
+def wait_until_prepared(launch: dict[str, Any]) -> None:
+    """Wait until a launch has its directory: the launcher has it then, or will in a moment."""
+    wait_until(Path(launch["stdout_path"]).parent.exists)
+
+
+def test_others_are_served_while_a_program_is_being_started(keeper: RawKeeper) -> None:
+    server = keeper.greet()
+    launch = keeper.launch_fields("", argv=["passwd"], environment={"PATH": VERY_SLOW_PATH})
+    launching = server.send("launch", **launch)
+    wait_until_prepared(launch)
+    answered = [server.ask("ping")["re"] for _ in range(5)]
+    refused = server.reply(launching)
+    assert (refused["code"], "it is not executable" in refused["words"]) == ("spawn_failed", True)
+    assert [frame["re"] for frame in server.frames[-6:]] == [*answered, launching]
+    assert not Path(launch["stdout_path"]).parent.exists()
+
+
+def test_what_concerns_an_agent_waits_for_its_launch(keeper: RawKeeper) -> None:
+    server = keeper.greet()
+    launches = [slow(keeper, "sleep 60") for _ in range(3)]
+    asked = [server.send("launch", **launch) for launch in launches]
+    killing = server.send("kill", agent=launches[1]["agent"], key="")
+    again = server.send("launch", **launches[2])
+    assert all("pid" in server.reply(one) for one in asked)
+    assert "code" not in server.reply(killing)
+    assert server.reply(again)["code"] == "spawn_failed"
+    assert server.ended(launches[1]["agent"])["signal"] == signal.SIGKILL
+    assert server.ask("ping")["agents"] == 2
+
+
+def test_next_server_sees_what_was_under_way(keeper: RawKeeper) -> None:
+    first = keeper.greet()
+    launches = [slow(keeper, "sleep 60") for _ in range(4)]
+    for launch in launches:
+        first.send("launch", **launch)
+    wait_until_prepared(launches[-1])
+    second = keeper.greet()
+    entries = {entry["agent"]: entry for entry in second.ask("list")["agents"]}
+    assert entries.keys() == {launch["agent"] for launch in launches}
+    assert all(entry["pid"] > 1 and entry["phase"] == "running" for entry in entries.values())
+
+
+def test_end_waits_for_what_is_under_way_and_ends_it(keeper: RawKeeper) -> None:
+    server = keeper.greet()
+    launches = [slow(keeper, "sleep 60") for _ in range(4)]
+    asked = [server.send("launch", **launch) for launch in launches]
+    wait_until_prepared(launches[-1])
+    ending = server.send("end", grace_secs=5)
+    assert all("pid" in server.reply(one) for one in asked)
+    assert [server.ended(launch["agent"])["signal"] for launch in launches] == [signal.SIGTERM] * 4
+    server.reply(ending)
+
+
+def test_keeper_does_not_become_another_while_a_launch_is_under_way(keeper: RawKeeper) -> None:
+    server = keeper.greet()
+    launch = slow(keeper, "exit 5")
+    launching = server.send("launch", **launch)
+    wait_until_prepared(launch)
+    refused = server.ask("renew", argv=keeper.command("new"))
+    assert (refused["code"], refused["words"]) == ("busy", "there are launches under way")
+    assert "pid" in server.reply(launching)
+    assert server.ended(launch["agent"])["exit_code"] == 5
+
+
+def test_keeper_whose_server_is_lost_waits_for_what_is_under_way(keeper: RawKeeper) -> None:
+    first = keeper.greet()
+    launch = slow(keeper, "exit 6")
+    first.send("launch", **launch)
+    wait_until_prepared(launch)
+    first.close()
+    second = keeper.greet()
+    wait_until(lambda: second.entry(launch["agent"])["phase"] == "ended")
+    assert second.entry(launch["agent"])["ended"]["exit_code"] == 6
+
+
+def test_no_exit_code_is_lost_to_those_who_reap_what_is_left_behind(keeper: RawKeeper) -> None:
+    server = keeper.greet()
+    # Each leaves a child that ends after it, and becomes the keeper's to reap.
+    launches = [keeper.launch_fields("(sleep 0.01 &) ; exit 7") for _ in range(300)]
+    for launch in launches:
+        server.send("launch", **launch)
+    ends = [server.ended(launch["agent"]) for launch in launches]
+    assert {(end["exit_code"], end["unknown"]) for end in ends} == {(7, False)}

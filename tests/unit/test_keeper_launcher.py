@@ -1,0 +1,296 @@
+"""Programs in processes of their own: what they begin with, and what is said of those that fail."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from descartes_fast.server.keeper.launcher import Launch, Launcher, LaunchFailed
+from descartes_fast.server.keeper.proc import start_ticks
+
+SHELL = b"/bin/sh"
+
+
+@pytest.fixture
+def null() -> Iterator[int]:
+    fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture
+def launcher() -> Iterator[Launcher]:
+    launcher = Launcher()
+    yield launcher
+    launcher.close()
+
+
+def described(
+    null: int, *argv: str, executables: list[bytes] | None = None, **changes: Any
+) -> Launch:
+    settings: dict[str, Any] = {
+        "environment": [b"PATH=/usr/bin:/bin"],
+        "null_fd": null,
+        "has_stdin": False,
+        "directory": None,
+        "umask": 0o22,
+        "limits": [],
+        "oom_score": None,
+        "wants_exit_fd": False,
+        **changes,
+    }
+    words = [os.fsencode(word) for word in argv]
+    return Launch(executables or [SHELL], words, settings.pop("environment"), **settings)
+
+
+def done(launcher: Launcher, launch: Launch) -> Launch:
+    launcher.begin(launch)
+    launcher.wait()
+    assert launcher.take_done() == 1
+    return launch
+
+
+def output_of(launcher: Launcher, null: int, *argv: str, **changes: Any) -> str:
+    """Run a program and return all that it says."""
+    launch = done(launcher, described(null, *argv, **changes))
+    launch.check()
+    os.close(launch.stderr_fd)
+    os.set_blocking(launch.stdout_fd, True)
+    with open(launch.stdout_fd, "rb") as output:
+        said = output.read()
+    assert os.waitpid(launch.pid, 0) == (launch.pid, 0)
+    return said.decode()
+
+
+def test_program_begins_as_it_was_told(launcher: Launcher, null: int, tmp_path: Path) -> None:
+    said = output_of(
+        launcher,
+        null,
+        "sh",
+        "-c",
+        'pwd; umask; echo "$NAME"; ulimit -n; ulimit -Hn; ps -o sid= -p $$; echo $$',
+        environment=[b"PATH=/usr/bin:/bin", b"NAME=a value"],
+        directory=os.fsencode(tmp_path),
+        umask=0o27,
+        limits=[(resource.RLIMIT_NOFILE, 77, 78)],
+    ).split("\n")
+    assert said[:5] == [str(tmp_path), "0027", "a value", "77", "78"]
+    assert int(said[5]) == int(said[6])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="descriptors are listed in /proc")
+def test_program_begins_with_nothing_of_ours_that_closes_on_exec(
+    launcher: Launcher, null: int
+) -> None:
+    passed_on = {int(fd) for fd in os.listdir("/proc/self/fd") if _is_passed_on(int(fd))}
+    script = "import os; print(*os.listdir('/proc/self/fd'))"
+    python = os.fsencode(sys.executable)
+    found = output_of(launcher, null, sys.executable, "-c", script, executables=[python]).split()
+    assert len(found) == len({0, 1, 2} | passed_on) + 1  # that of the list itself
+
+
+def _is_passed_on(fd: int) -> bool:
+    try:
+        return os.get_inheritable(fd)
+    except OSError:  # that of the list
+        return False
+
+
+def test_first_program_that_is_there_is_run(launcher: Launcher, null: int, tmp_path: Path) -> None:
+    places = [os.fsencode(tmp_path / "nothing"), os.fsencode(tmp_path / "no" / "folder"), SHELL]
+    assert output_of(launcher, null, "sh", "-c", "echo here", executables=places) == "here\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="signals are read in /proc")
+def test_signals_have_their_defaults_and_none_is_blocked(launcher: Launcher, null: int) -> None:
+    earlier = signal.signal(signal.SIGUSR1, lambda *_: None)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        words = output_of(launcher, null, "sh", "-c", "exec cat /proc/self/status")
+    finally:
+        signal.signal(signal.SIGUSR1, earlier)
+    found = dict(line.split(":\t") for line in words.splitlines() if line.startswith("Sig"))
+    assert int(found["SigCgt"], 16) == 0
+    assert int(found["SigBlk"], 16) == 0
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked
+
+
+@pytest.mark.parametrize(
+    ("changes", "stage", "code"),
+    [
+        ({"executables": [b"/nothing/is/here"]}, "exec", errno.ENOENT),
+        ({"executables": [b"/etc/passwd", b"/nothing"]}, "exec", errno.EACCES),
+        ({"directory": b"/nothing"}, "directory", errno.ENOENT),
+        ({"limits": [(10_000, 1, 1)]}, "limits", errno.EINVAL),
+        ({"null_fd": 9999}, "preparing", errno.EBADF),
+    ],
+)
+def test_child_that_fails_says_where_and_leaves_nothing(
+    launcher: Launcher, null: int, changes: dict[str, Any], stage: str, code: int
+) -> None:
+    before = os.listdir("/dev/fd")
+    with pytest.raises(LaunchFailed) as caught:
+        output_of(launcher, null, "sh", **changes)
+    assert (caught.value.stage, caught.value.errno) == (stage, code)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    assert os.listdir("/dev/fd") == before
+
+
+def test_arguments_that_are_too_long_are_the_systems_to_refuse(
+    launcher: Launcher, null: int
+) -> None:
+    with pytest.raises(LaunchFailed) as caught:
+        output_of(launcher, null, "sh", "x" * 200_000)
+    assert (caught.value.stage, caught.value.errno) == ("exec", errno.E2BIG)
+
+
+def test_no_handler_of_ours_runs_in_a_child(launcher: Launcher, null: int) -> None:
+    ran: list[int] = []
+    earlier = signal.signal(signal.SIGUSR1, lambda *_: ran.append(os.getpid()))
+    done = threading.Event()
+
+    def disturb() -> None:
+        while not done.is_set():
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    thread = threading.Thread(target=disturb)
+    try:
+        thread.start()
+        for _ in range(200):
+            assert output_of(launcher, null, "sh", "-c", "echo well") == "well\n"
+    finally:
+        done.set()
+        thread.join()
+        signal.signal(signal.SIGUSR1, earlier)
+    assert set(ran) == {os.getpid()}
+
+
+def test_launches_are_done_in_their_order_and_told_by_a_descriptor(
+    launcher: Launcher, null: int
+) -> None:
+    launches = [described(null, "sh", "-c", f"exit {number}") for number in range(40)]
+    for launch in launches:
+        launcher.begin(launch)
+    taken = 0
+    while taken < len(launches):
+        if launcher.fileno() >= 0:
+            assert select.select([launcher], [], [], 30)[0], "nothing was told"
+        count = launcher.take_done()
+        assert all(launch.pid for launch in launches[: taken + count])
+        taken += count
+    assert len(launcher) == 0
+    codes = [os.waitstatus_to_exitcode(os.waitpid(launch.pid, 0)[1]) for launch in launches]
+    assert codes == list(range(40))
+    close_ends(*launches)
+
+
+def test_process_is_known_to_be_starting_until_its_launch_is_taken(
+    launcher: Launcher, null: int
+) -> None:
+    launch = described(null, "sh", "-c", "exit 3")
+    launcher.begin(launch)
+    assert launcher.is_starting(first_to_exit())
+    launcher.wait()
+    assert launcher.is_starting(launch.pid)
+    assert launcher.take_done() == 1
+    assert not launcher.is_starting(launch.pid)
+    assert os.waitpid(launch.pid, 0) == (launch.pid, 3 << 8)
+    close_ends(launch)
+
+
+def test_stdin_is_a_pipe_where_it_is_asked_for(launcher: Launcher, null: int) -> None:
+    launch = done(launcher, described(null, "sh", "-c", "exec cat", has_stdin=True))
+    assert not any(os.get_blocking(fd) for fd in (launch.stdin_fd, launch.stdout_fd))
+    os.write(launch.stdin_fd, b"a word")
+    os.close(launch.stdin_fd)
+    assert os.waitpid(launch.pid, 0) == (launch.pid, 0)
+    assert os.read(launch.stdout_fd, 100) == b"a word"
+    os.close(launch.stdout_fd)
+    os.close(launch.stderr_fd)
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this system has no pidfds")
+def test_descriptor_of_the_process_says_when_it_has_exited(launcher: Launcher, null: int) -> None:
+    launch = done(
+        launcher, described(null, "sh", "-c", "read word", has_stdin=True, wants_exit_fd=True)
+    )
+    assert not select.select([launch.exit_fd], [], [], 0)[0]
+    os.write(launch.stdin_fd, b"now\n")
+    assert select.select([launch.exit_fd], [], [], 30)[0]
+    assert not os.get_inheritable(launch.exit_fd)
+    assert os.waitpid(launch.pid, 0) == (launch.pid, 0)
+    close_ends(launch)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="starts are noted in /proc")
+def test_process_was_made_between_the_two_times(launcher: Launcher, null: int) -> None:
+    launch = done(launcher, described(null, "sh", "-c", "true"))
+    ticks = start_ticks(launch.pid)
+    first, last = (at // (10**9 // os.sysconf("SC_CLK_TCK")) for at in launch.made_between_ns)
+    assert first <= ticks <= last
+    assert abs(launch.started_at_ns - time.time_ns()) < 10**10
+    os.waitpid(launch.pid, 0)
+    close_ends(launch)
+
+
+def test_without_descriptors_there_is_no_process_and_nothing_is_left(
+    launcher: Launcher, null: int
+) -> None:
+    done(launcher, described(null, "sh", executables=[b"/nothing"]))  # it has its thread now
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = set(os.listdir("/dev/fd"))
+    # Two descriptors are free: enough for one pipe.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_first_free() + 2, hard))
+    try:
+        launch = done(launcher, described(null, "sh"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with pytest.raises(LaunchFailed) as caught:
+        launch.check()
+    assert (caught.value.stage, caught.value.errno) == ("pipes", errno.EMFILE)
+    assert set(os.listdir("/dev/fd")) == before
+
+
+def test_closing_finishes_what_was_begun(null: int) -> None:
+    launcher = Launcher()
+    launches = [described(null, "sh", "-c", "exit 4") for _ in range(5)]
+    for launch in launches:
+        launcher.begin(launch)
+    launcher.close()
+    launcher.close()
+    assert [os.waitpid(launch.pid, 0)[1] for launch in launches] == [4 << 8] * 5
+    close_ends(*launches)
+
+
+def first_to_exit() -> int:
+    while True:
+        with contextlib.suppress(ChildProcessError):  # there is none yet
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            assert found is not None
+            return found.si_pid
+
+
+def close_ends(*launches: Launch) -> None:
+    for launch in launches:
+        for fd in (launch.stdin_fd, launch.stdout_fd, launch.stderr_fd, launch.exit_fd):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _first_free() -> int:
+    fd = os.open(os.devnull, os.O_RDONLY)
+    os.close(fd)
+    return fd
