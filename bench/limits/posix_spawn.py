@@ -1,7 +1,9 @@
 """os.posix_spawn in a bare loop, with the pipes and files that an agent of ours has.
 
 Each child has a session of its own, /dev/null as its stdin, and two pipes whose contents
-go into two new files. What has ended is collected in the same loop, as it has to be.
+go into two new files. What has ended is collected in the same loop, as it has to be. It gets the
+environment from here, as the peers do it and as an agent gets the usual names of it: with LANG in
+it even ``true`` reads the files of a locale, which takes a tenth of its time.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ Child = tuple[int, tuple[int, int], tuple[int, int]]
 @contextmanager
 def spawns() -> Iterator[Round]:
     program = shutil.which("true") or "true"
+    environment = dict(os.environb)  # encoded, once for all
     null = os.open(os.devnull, os.O_RDWR)
     with tempfile.TemporaryDirectory(prefix="dfast-bench-") as folder:
         names = (f"{folder}/{number}" for number in range(10**9))
@@ -42,7 +45,7 @@ def spawns() -> Iterator[Round]:
                 theirs.append(other)
                 pairs.append((ours, file))
             pid = os.posix_spawn(
-                program, [program, "x"], {"PATH": os.defpath}, file_actions=actions, setsid=True
+                program, [program, "x"], environment, file_actions=actions, setsid=True
             )
             for end in theirs:
                 os.close(end)
