@@ -538,6 +538,35 @@ async def test_patient_group_waits_longer_in_a_crowd_and_a_reply_never(
         await journal.committed()
 
 
+async def test_what_a_lone_spawn_records_waits_for_nobody(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_GROUP_SECS", 60.0)
+    journal.save_agent(record())
+    await journal.committed()
+    journal.save_agent(record())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await journal.committed()
+    journal.spawning = 1
+    journal.save_agent(record())
+    async with asyncio.timeout(5):
+        await journal.committed()
+    journal.spawning = 0  # its reply comes when it is over
+    journal.save_reply("changes", "lone", b"reply", haste=Haste.GROUP)
+    async with asyncio.timeout(5):
+        await journal.committed()
+    journal.spawning = 1
+    journal.save_reply("changes", "not alone", b"reply", haste=Haste.GROUP)
+    async with asyncio.timeout(5):
+        await journal.committed()
+    journal.spawning = 2
+    journal.save_reply("changes", "of many", b"reply", haste=Haste.GROUP)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await journal.committed()
+
+
 async def test_spare_reply_is_stored_soon_and_nobody_waits_for_it(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

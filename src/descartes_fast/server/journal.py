@@ -51,7 +51,7 @@ class Haste(enum.Enum):
 
     TURN = "at the end of the loop's turn"
     GROUP = "with the next group"
-    """Within 2 ms, or 8 where it :attr:`~NoJournal.is_crowded`, for the sake of others."""
+    """For the sake of others that are :attr:`~NoJournal.spawning`, if there are any."""
     SPARE = "within 50 ms"
     """Nobody waits for it: the keeper knows what was answered, should this process be killed before
     that. The journal has it for the time when the keeper has forgotten."""
@@ -67,6 +67,8 @@ class NoJournal:
         """What the agents of this state directory are marked with."""
         self.trouble: str | None = None
         """Why nothing can be committed at the moment, in words."""
+        self.spawning = 0
+        """How many spawns are under way: a lone one gains from a commit at once."""
         self.is_crowded = False
         """Whether so much is under way that nobody gets on sooner if a patient group is committed
         within 2 ms: then it waits for up to 8 ms, and there are fewer."""
@@ -211,7 +213,7 @@ class Journal(NoJournal):
             replies = self._pending.replies[memory] = []
         replies.append((number, key, reply))
         self._logged_bytes += len(reply)
-        if haste is Haste.GROUP:
+        if haste is Haste.GROUP and self.spawning:
             self._recorded()
         elif haste is Haste.SPARE and not self._is_pending:
             self._spared()
@@ -260,7 +262,10 @@ class Journal(NoJournal):
             await asyncio.to_thread(self._store.close)
 
     def _recorded(self) -> None:
-        if not self._is_pending:
+        if self.spawning == 1:
+            if self._is_patient:
+                self._hurry()
+        elif not self._is_pending:
             self._is_pending = True
             self._commit_after(_CROWDED_GROUP_SECS if self.is_crowded else _GROUP_SECS)
 

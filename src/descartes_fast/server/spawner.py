@@ -25,7 +25,7 @@ from .tasks import Tasks
 __all__ = ["Spawner"]
 
 MAX_SPAWN_SECS = 3600.0
-_CROWD = 16  # launches under way: the keeper has that many milliseconds of work before it
+_CROWD = 16  # launches under way: the keeper has half as many milliseconds of work before it
 MAX_NAME_CHARACTERS = 1024
 MAX_METADATA_CHARACTERS = 16 * 1024  # of keys and values; an agent keeps them for its retention
 
@@ -102,6 +102,7 @@ class Spawner:
             stored_config=self._stored_config(config),
         )
         self._registry.add(agent)
+        self._journal.spawning += 1
         secs = self._config.request_timeout_secs if timeout_secs is None else timeout_secs
         try:
             agent.accepted()
@@ -122,6 +123,8 @@ class Spawner:
             if isinstance(error, TimeoutError):
                 raise AgentTimeout(f"the program was not running after {secs:g} s") from None
             raise
+        finally:
+            self._journal.spawning -= 1
         return agent
 
     async def _start(self, agent: Agent, plan: LaunchPlan) -> None:
