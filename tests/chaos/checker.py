@@ -130,7 +130,7 @@ def _listings(history: History) -> Iterator[str]:
 
 def _ends(history: History) -> Iterator[str]:
     plans = history.plans()
-    asked = _asked_to_end(history)
+    asked = history.asked_to_end
     for agent in history.agents:
         plan = plans.get(agent.tag)
         if plan is None:
@@ -160,30 +160,18 @@ def _told_on_a_full_disk(history: History, call: Call) -> bool:
     )
 
 
-def _asked_to_end(history: History) -> set[str | None]:
-    return {call.agent for call in history.calls if call.operation in ("stop", "kill")}
-
-
-def _spawned_at(history: History, tag: str) -> float:
-    return next(
-        call.began
-        for call in history.calls
-        if call.operation == "spawn" and call.arguments["plan"]["tag"] == tag
-    )
-
-
 def _lost_sight(history: History, tag: str) -> bool:
     """Tell whether a keeper was killed in the agent's time."""
-    return _happened(history, _KEEPER_KILLED, _spawned_at(history, tag), float("inf"))
+    return _happened(history, _KEEPER_KILLED, history.spawned_at[tag], float("inf"))
 
 
 def _both_killed(history: History, tag: str) -> bool:
     """Tell whether the agent's pipes may have been broken: server and keeper killed at once."""
-    return _happened(history, ("both",), _spawned_at(history, tag), float("inf"))
+    return _happened(history, ("both",), history.spawned_at[tag], float("inf"))
 
 
 def _cut_short(history: History, tag: str) -> bool:
-    return tag in _asked_to_end(history) or _both_killed(history, tag)
+    return tag in history.asked_to_end or _both_killed(history, tag)
 
 
 # No byte of output is missing or out of order

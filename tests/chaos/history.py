@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class FinalAgent:
     stderr: bytes
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class History:
     """All of a run: calls, births, the end of each agent, faults, and what was left."""
 
@@ -107,6 +108,20 @@ class History:
             for call in self.calls
             if call.operation == "spawn"
         }
+
+    @cached_property
+    def spawned_at(self) -> dict[str, float]:
+        """When each agent was asked for first, by tag; of a run that is over, as the next."""
+        asked: dict[str, float] = {}
+        for call in self.calls:
+            if call.operation == "spawn":
+                asked.setdefault(call.arguments["plan"]["tag"], call.began)
+        return asked
+
+    @cached_property
+    def asked_to_end(self) -> set[str | None]:
+        """The tags of the agents that somebody wanted to stop or kill."""
+        return {call.agent for call in self.calls if call.operation in ("stop", "kill")}
 
 
 def read_calls(path: Path) -> Iterator[Call]:

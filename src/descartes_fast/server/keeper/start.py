@@ -55,7 +55,7 @@ class Start:
         try:
             _make_directories(request, self._made)
             self.launch = _launch(request, null_fd, own_limits, wants_exit_fd)
-        except StartFailed:
+        except BaseException:
             self._remove_directories()
             raise
 
