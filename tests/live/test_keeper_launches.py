@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +18,34 @@ from live.raw_keeper import RawKeeper, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="launches have no thread elsewhere")
 
+F_SETSIG = 10  # <fcntl.h>; the fcntl module has no name for it
+
 # So many places are looked at before the program is found; the longest PATH that can be passed.
 SLOW_PATH = "a:" * 60_000 + "/usr/bin:/bin"
 # It is found first, and cannot be executed; that is said when all the others were looked at.
 VERY_SLOW_PATH = "/etc:" + "a:" * 1_000_000
+
+TOLD_OF_ITS_PARENT = """
+import ctypes, signal, time
+PR_SET_PDEATHSIG = 1
+assert ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM) == 0
+print("set", flush=True)
+time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def held_program(directory: Path) -> Iterator[Path]:
+    """Return a program whose exec hangs until the end: who opens it waits for the lease on it."""
+    program = directory / "program"
+    shutil.copy("/bin/sleep", program)
+    fd = os.open(program, os.O_RDONLY)
+    try:
+        fcntl.fcntl(fd, F_SETSIG, signal.SIGURG)  # which is ignored
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield program
+    finally:
+        os.close(fd)
 
 
 def slow(keeper: RawKeeper, script: str, **settings: Any) -> dict[str, Any]:
@@ -109,3 +138,74 @@ def test_no_exit_code_is_lost_to_those_who_reap_what_is_left_behind(keeper: RawK
         server.send("launch", **launch)
     ends = [server.ended(launch["agent"]) for launch in launches]
     assert {(end["exit_code"], end["unknown"]) for end in ends} == {(7, False)}
+
+
+def test_no_exit_code_is_lost_beside_launches_that_fail(keeper: RawKeeper) -> None:
+    server = keeper.greet()
+    good, bad = [], []
+    for number in range(200):
+        fails = number % 5 == 0
+        launch = keeper.launch_fields("", argv=["no-such-program"] if fails else ["true"])
+        (bad if fails else good).append((launch["agent"], server.send("launch", **launch)))
+    assert {server.reply(asked)["code"] for _, asked in bad} == {"spawn_failed"}
+    ends = [server.ended(agent) for agent, _ in good]
+    assert {(end["exit_code"], end["unknown"]) for end in ends} == {(0, False)}
+    assert server.ask("ping")["agents"] == 0
+
+
+def test_launches_are_answered_while_the_next_hangs(keeper: RawKeeper) -> None:
+    server = keeper.greet()
+    with held_program(keeper.directory) as program:
+        asked = [server.send("launch", **keeper.launch_fields("sleep 60")) for _ in range(8)]
+        hanging = server.send("launch", **keeper.launch_fields("", argv=[str(program), "60"]))
+        assert all("pid" in server.reply(one) for one in asked)
+        server.ask("ping")
+        assert hanging not in [frame.get("re") for frame in server.frames]
+    assert "pid" in server.reply(hanging)
+
+
+def test_others_are_begun_behind_what_waits_for_a_launch(keeper: RawKeeper) -> None:
+    server = keeper.greet()
+    other = keeper.launch_fields("sleep 60")
+    with held_program(keeper.directory) as program:
+        long = keeper.launch_fields("", argv=[str(program), "60"])
+        launching = server.send("launch", **long)
+        wait_until_prepared(long)
+        server.send("abandon", agent=long["agent"])
+        begun = server.send("launch", **other)
+        wait_until_prepared(other)
+        server.ask("ping")
+        assert launching not in [frame.get("re") for frame in server.frames]
+    assert "pid" in server.reply(launching)
+    assert "pid" in server.reply(begun)
+    wait_until(lambda: server.ask("ping")["known"] == 1)
+
+
+def test_what_hangs_in_its_exec_holds_no_server_up_and_is_abandoned(keeper: RawKeeper) -> None:
+    first = keeper.greet()
+    agent = first.ask("launch", **keeper.launch_fields("sleep 60"))
+    hanging = keeper.launch_fields("sleep 60")
+    with held_program(keeper.directory) as program:
+        first.send("launch", **{**hanging, "argv": [str(program)]})
+        wait_until_prepared(hanging)
+        second = keeper.greet()  # after five seconds
+        (entry,) = second.ask("list")["agents"]
+        assert entry["pid"] == agent["pid"]
+        again = second.send("launch", **hanging)
+    assert second.reply(again)["code"] == "spawn_failed"  # after the one that hung
+    wait_until(lambda: second.ask("ping")["known"] == 1)
+    assert second.ask("ping")["agents"] == 1
+
+
+def test_agent_that_is_told_of_its_parents_end_outlives_a_renewal(keeper: RawKeeper) -> None:
+    server = keeper.greet()
+    launch = keeper.launch_fields("", argv=[sys.executable, "-I", "-S", "-c", TOLD_OF_ITS_PARENT])
+    server.ask("launch", **launch)
+    wait_until(lambda: keeper.stdout(launch["agent"]))
+    server.send("renew", argv=keeper.command("new"))
+    server.wait_for_end()
+    second = keeper.greet()
+    entry = second.entry(launch["agent"])
+    assert (entry["phase"], entry["ended"]) == ("running", None)
+    second.ask("kill", agent=launch["agent"], key="")
+    assert second.ended(launch["agent"])["signal"] == signal.SIGKILL

@@ -33,8 +33,11 @@ def null() -> Iterator[int]:
 @pytest.fixture
 def launcher() -> Iterator[Launcher]:
     launcher = Launcher()
+    thread = threading.Thread(target=launcher.work)
+    thread.start()
     yield launcher
     launcher.close()
+    thread.join()
 
 
 def described(
@@ -57,8 +60,7 @@ def described(
 
 def done(launcher: Launcher, launch: Launch) -> Launch:
     launcher.begin(launch)
-    launcher.wait()
-    assert launcher.take_done() == 1
+    assert launcher.take(30)
     return launch
 
 
@@ -186,12 +188,12 @@ def test_launches_are_done_in_their_order_and_told_by_a_descriptor(
         launcher.begin(launch)
     taken = 0
     while taken < len(launches):
-        if launcher.fileno() >= 0:
-            assert select.select([launcher], [], [], 30)[0], "nothing was told"
-        count = launcher.take_done()
-        assert all(launch.pid for launch in launches[: taken + count])
-        taken += count
-    assert len(launcher) == 0
+        assert select.select([launcher], [], [], 30)[0], "nothing was told"
+        launcher.hear()
+        while launcher.take():
+            assert launches[taken].pid
+            taken += 1
+    assert not select.select([launcher], [], [], 0)[0]
     codes = [os.waitstatus_to_exitcode(os.waitpid(launch.pid, 0)[1]) for launch in launches]
     assert codes == list(range(40))
     close_ends(*launches)
@@ -203,9 +205,8 @@ def test_process_is_known_to_be_starting_until_its_launch_is_taken(
     launch = described(null, "sh", "-c", "exit 3")
     launcher.begin(launch)
     assert launcher.is_starting(first_to_exit())
-    launcher.wait()
     assert launcher.is_starting(launch.pid)
-    assert launcher.take_done() == 1
+    assert launcher.take(30)
     assert not launcher.is_starting(launch.pid)
     assert os.waitpid(launch.pid, 0) == (launch.pid, 3 << 8)
     close_ends(launch)
@@ -249,11 +250,10 @@ def test_process_was_made_between_the_two_times(launcher: Launcher, null: int) -
 def test_without_descriptors_there_is_no_process_and_nothing_is_left(
     launcher: Launcher, null: int
 ) -> None:
-    done(launcher, described(null, "sh", executables=[b"/nothing"]))  # it has its thread now
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = set(os.listdir("/dev/fd"))
-    # Two descriptors are free: enough for one pipe.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_first_free() + 2, hard))
+    # Two descriptors are free beside the last eight: enough for one pipe.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_first_free() + 10, hard))
     try:
         launch = done(launcher, described(null, "sh"))
     finally:
@@ -271,6 +271,7 @@ def test_closing_finishes_what_was_begun(null: int) -> None:
         launcher.begin(launch)
     launcher.close()
     launcher.close()
+    launcher.work()
     assert [os.waitpid(launch.pid, 0)[1] for launch in launches] == [4 << 8] * 5
     close_ends(*launches)
 
@@ -281,6 +282,59 @@ def first_to_exit() -> int:
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
             assert found is not None
             return found.si_pid
+
+
+def test_launch_that_is_not_done_is_waited_for_so_long(null: int) -> None:
+    launcher = Launcher()  # and nobody works
+    assert not launcher.take(30)
+    launcher.begin(described(null, "sh"))
+    began = time.monotonic()
+    assert not launcher.take(0.05)
+    assert time.monotonic() - began >= 0.05
+    assert not launcher.take()
+
+
+def test_call_is_done_in_the_thread_that_works_between_two_launches(
+    launcher: Launcher, null: int
+) -> None:
+    threads: list[threading.Thread] = []
+    launch = described(null, "sh", "-c", "exit 0")
+    launcher.begin(launch)
+    launcher.call(lambda: threads.append(threading.current_thread()))
+    assert threads[0] is not threading.current_thread()
+
+    def fail() -> None:
+        raise KeyError("here")
+
+    with pytest.raises(KeyError, match="here"):
+        launcher.call(fail)
+    assert launcher.take(30)
+    assert output_of(launcher, null, "sh", "-c", "echo on") == "on\n"
+    os.waitpid(launch.pid, 0)
+    close_ends(launch)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the score is in /proc")
+def test_score_is_taken_back_with_few_descriptors(launcher: Launcher, null: int) -> None:
+    score = int(Path("/proc/self/oom_score_adj").read_text()) + 10  # up is always allowed
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = _first_free()
+    fillers = [os.dup(null) for _ in range(1)]
+    # Two pipes go into what is free beside the last eight, and fill it.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + len(fillers) + 12, hard))
+    try:
+        launch = done(
+            launcher,
+            described(null, "sh", "-c", "cat /proc/self/oom_score_adj", oom_score=b"%d" % score),
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in fillers:
+            os.close(fd)
+    launch.check()
+    os.waitpid(launch.pid, 0)
+    assert int(os.read(launch.stdout_fd, 100)) == score
+    close_ends(launch)
 
 
 def close_ends(*launches: Launch) -> None:

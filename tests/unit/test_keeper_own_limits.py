@@ -38,6 +38,7 @@ def begun_with(own: OwnLimits, limits: dict[str, int]) -> list[str]:
     )
     launcher.begin(launch)
     launcher.close()
+    launcher.work()
     launch.check()
     os.waitpid(launch.pid, 0)
     said = os.read(launch.stdout_fd, 1000).decode().split()

@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import io
 import signal
+import threading
 
 from .keeper import Keeper
 from .own_limits import OwnLimits
@@ -26,6 +27,8 @@ from .place import Place, PlaceTaken
 from .proc import hold_reserve
 from .renewal import load_state
 from .system import become_subreaper
+
+_LAST_START_SECS = 2.0
 
 
 class _Log(io.TextIOBase):
@@ -77,10 +80,37 @@ def main() -> int:
     hold_reserve()
     try:
         _say_ready()
-        keeper.run(signals_fd)
+        return _run(keeper, signals_fd, place)
     finally:
         place.leave()
-    return 0
+
+
+def _run(keeper: Keeper, signals_fd: int, place: Place) -> int:
+    """Run a keeper in a thread, and start its agents in this one, the first of the process."""
+    launcher = keeper.agents.launcher
+    has_failed = True
+    is_over = threading.Event()
+
+    def run() -> None:
+        nonlocal has_failed
+        try:
+            keeper.run(signals_fd)
+            has_failed = False
+        finally:
+            launcher.close()
+            if not is_over.wait(_LAST_START_SECS):
+                # A program hangs in its exec, and the other thread with it.
+                place.leave()
+                os._exit(1)
+
+    thread = threading.Thread(target=run, name="keeper")
+    thread.start()
+    # They are the other's; this one's mask goes through an exec, after which none may be lost.
+    signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+    launcher.work()
+    is_over.set()
+    thread.join()
+    return int(has_failed)
 
 
 def _take_signals() -> int:

@@ -101,11 +101,13 @@ class Agents:
         )
         try:
             self.endings.attend(agent)
-        except OSError as error:
+        except BaseException as error:
             self.endings.drop(agent)
             for pipe in agent.outputs:
                 remove_output(pipe.path)
-            raise Refusal("spawn_failed", f"the keeper cannot watch it: {error}") from None
+            if isinstance(error, OSError):
+                raise Refusal("spawn_failed", f"the keeper cannot watch it: {error}") from None
+            raise
         self._agents[agent_id] = agent
         if agent.stdin is not None:
             agent.stdin.queue(stdin_data, close=request["stdin"] == "close-after-task")

@@ -235,7 +235,7 @@ class Endings:
         """Whether all that are ending have exited and no process descends from them."""
         return all(
             agent.phase is Phase.CLEARING and not agent.leader.is_adopted for agent in self._ending
-        ) and not self._trees.may_have_left(self._leaders)
+        ) and not self._trees.may_have_left(self._leaders, self._is_starting)
 
     def _sweep_later(self, agent_ids: Iterable[str]) -> None:
         """Look once for the marks of ended agents: not only their descendants can have them."""

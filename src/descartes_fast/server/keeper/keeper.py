@@ -66,7 +66,12 @@ class Keeper:
         self._restored: list[Agent] = []
         self._requests = Requests(self.agents, self._keys)
         self._starts = Starts(
-            self._loop, self.agents.launcher, self._begin_launch, self._finish_launch, self._serve
+            self._loop,
+            self.agents.launcher,
+            begin=self._begin_launch,
+            finish=self._finish_launch,
+            serve=self._serve,
+            abandon=self.agents.abandon,
         )
         self._reception = Reception(
             self._loop, place, self.agents.endings.is_agents, self._welcome, self._dismiss_guest
@@ -242,6 +247,7 @@ class Keeper:
             reply = _refusal(header, "internal", f"the keeper failed: {error!r}")
         finally:
             close_all(fds.values())
+            fds.clear()
         if header.get("id"):
             connection.send(reply, descriptors)
         return None
@@ -312,7 +318,7 @@ class Keeper:
             raise Refusal("shutting_down", "the keeper is ending")
         if self._server is not None:
             self._server.flush()
-        renew(argv, self._saved(), self._place.folder)
+        renew(argv, self._saved(), self._place.folder, self.agents.launcher.call)
 
     def _saved(self) -> dict[str, Any]:
         return {

@@ -2,15 +2,20 @@
 
 Between a vfork and the exec the child runs in its parent's memory, so no Python may run there; and
 without Python there the limits of a program cost no fork of the whole keeper. The thread that
-has called vfork waits until the exec, half a millisecond: on Linux that is a thread of its own,
-which knows no Python, so the keeper goes on meanwhile. Its children are the keeper's: a process may
-wait for those of all of its threads. Elsewhere a program is started when it is begun.
+has called vfork waits until the exec, half a millisecond: the keeper goes on in another thread
+meanwhile. For the system a process is the child of the thread that has made it, and what asked for
+a signal at its parent's end (``PR_SET_PDEATHSIG``, as sandboxes do) gets it at that thread's: so it
+is the process's first thread that starts programs, which lives as long as the process does, through
+an exec too if it is the one that calls it (:meth:`Launcher.call`).
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
+from libc.errno cimport errno
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from posix.types cimport pid_t
+from posix.unistd cimport close
 
 import os
 from collections import deque
@@ -35,7 +40,6 @@ cdef extern from *:
     #include <time.h>
     #include <unistd.h>
     #ifdef __linux__
-    #include <sys/eventfd.h>
     #include <sys/syscall.h>
     #endif
 
@@ -43,7 +47,8 @@ cdef extern from *:
     #define NSIG 65
     #endif
 
-    enum { DESCARTES_FAST_TOGETHER = 16 };   /* launches that are told at once, if more follow */
+    enum { DESCARTES_FAST_TOGETHER = 16 };  /* launches that are told at once, if more follow */
+    enum { DESCARTES_FAST_LAST = 8 };       /* descriptors that are for others */
 
     enum { DESCARTES_FAST_PIPES = 1, DESCARTES_FAST_FORK, DESCARTES_FAST_PREPARING,
            DESCARTES_FAST_DIRECTORY, DESCARTES_FAST_LIMITS, DESCARTES_FAST_EXEC };
@@ -65,7 +70,7 @@ cdef extern from *:
         int wants_exit_fd;
         sigset_t mask;
         /* What came of it. */
-        volatile pid_t pid;     /* the child writes it, so it is here before the child can end */
+        volatile pid_t pid;     /* the child writes it, so it is here before its program can end */
         int fds[3];             /* our ends of stdin, stdout and stderr; -1: none */
         int exit_fd;
         int64_t made_between_ns[2], started_at_ns;
@@ -85,6 +90,14 @@ cdef extern from *:
     #define DESCARTES_FAST_BOOT_NS() 0
     #endif
 
+    /* Whoever gives a spare descriptor way for a moment must find it free. */
+    static int descartes_fast_is_one_of_the_last(int fd)
+    {
+        struct rlimit limit;
+        return getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY
+               && (rlim_t)fd + DESCARTES_FAST_LAST >= limit.rlim_cur;
+    }
+
     static int descartes_fast_pipe(int ends[2])
     {
     #ifdef __linux__
@@ -96,11 +109,23 @@ cdef extern from *:
         fcntl(ends[0], F_SETFD, FD_CLOEXEC);
         fcntl(ends[1], F_SETFD, FD_CLOEXEC);
     #endif
-        if (ends[0] > 2 && ends[1] > 2)
+        return 0;
+    }
+
+    /* A pipe for a child, which must not close one end with the other. */
+    static int descartes_fast_pipe_for_child(int ends[2])
+    {
+        if (descartes_fast_pipe(ends) < 0)
+            return -1;
+        errno = ends[0] > 2 && ends[1] > 2 ? 0 : EBADF;
+        if (!errno && descartes_fast_is_one_of_the_last(ends[0] > ends[1] ? ends[0] : ends[1]))
+            errno = EMFILE;
+        if (!errno)
             return 0;
-        close(ends[0]);         /* the child would close one of them with another */
+        int error = errno;
+        close(ends[0]);
         close(ends[1]);
-        errno = EBADF;
+        errno = error;
         return -1;
     }
 
@@ -118,7 +143,7 @@ cdef extern from *:
         for (int i = 0; i < 3; i++) {
             if (i == 0 && !launch->has_stdin)
                 continue;
-            if (descartes_fast_pipe(ends) < 0)
+            if (descartes_fast_pipe_for_child(ends) < 0)
                 goto failed;
             launch->fds[i] = ends[i == 0];
             theirs[i] = ends[i != 0];
@@ -133,6 +158,9 @@ cdef extern from *:
         return -1;
     }
 
+    #if defined(__GNUC__)
+    __attribute__((noreturn))
+    #endif
     static void descartes_fast_fail(descartes_fast_launch *launch, int report_fd, int stage)
     {
         int report[2] = {stage, errno};
@@ -147,8 +175,8 @@ cdef extern from *:
     {
         int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
         if (fd >= 0) {
-            if (write(fd, score, strlen(score)) < 0)
-                errno = 0;      /* it keeps ours */
+            ssize_t unused = write(fd, score, strlen(score));
+            (void)unused;       /* refused: it keeps ours */
             close(fd);
         }
     }
@@ -165,6 +193,7 @@ cdef extern from *:
         for (i = 0; i < 3; i++)
             if (dup2(theirs[i] < 0 ? launch->null_fd : theirs[i], i) < 0)
                 descartes_fast_fail(launch, report_fd, DESCARTES_FAST_PREPARING);
+        descartes_fast_close(theirs);   /* so that there is one to open a file with */
         if (launch->oom_score)
             descartes_fast_set_oom_score(launch->oom_score);
         if (launch->directory && chdir(launch->directory) < 0)
@@ -204,11 +233,7 @@ cdef extern from *:
         int error;
         sigfillset(&all);
         pthread_sigmask(SIG_BLOCK, &all, &before);
-    #ifdef __linux__
-        pid = vfork();
-    #else
-        pid = fork();
-    #endif
+        pid = report_fd < 0 ? vfork() : fork();
         if (pid == 0)
             descartes_fast_child(launch, theirs, report_fd);
         error = errno;
@@ -217,19 +242,31 @@ cdef extern from *:
         return pid;
     }
 
-    #ifdef __linux__
-    static pid_t descartes_fast_start(descartes_fast_launch *launch, const int theirs[3])
+    /* Whether a vforked child runs in our memory: not everywhere, nor in every emulation. */
+    static int descartes_fast_shares_memory(void)
     {
-        return descartes_fast_fork(launch, theirs, -1);
-    }
+    #ifdef __linux__
+        static volatile int is_written;
+        pid_t pid = vfork();
+        if (pid == 0) {
+            is_written = 1;
+            _exit(0);
+        }
+        while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+        return is_written;
     #else
-    /* The child has memory of its own: it reports through a pipe, which its exec closes. */
-    static pid_t descartes_fast_start(descartes_fast_launch *launch, const int theirs[3])
+        return 0;
+    #endif
+    }
+
+    /* A child that has memory of its own reports through a pipe, which its exec closes. */
+    static pid_t descartes_fast_start_apart(descartes_fast_launch *launch, const int theirs[3])
     {
         int report[2], ends[2], error;
         ssize_t size;
         pid_t pid;
-        if (descartes_fast_pipe(ends) < 0)
+        if (descartes_fast_pipe_for_child(ends) < 0)
             return -1;
         pid = descartes_fast_fork(launch, theirs, ends[1]);
         error = errno;
@@ -249,9 +286,8 @@ cdef extern from *:
         errno = error;
         return pid;
     }
-    #endif
 
-    static void descartes_fast_run(descartes_fast_launch *launch)
+    static void descartes_fast_run(descartes_fast_launch *launch, int shares_memory)
     {
         int theirs[3] = {-1, -1, -1};
         pid_t pid = -1;
@@ -261,8 +297,11 @@ cdef extern from *:
             launch->stage = DESCARTES_FAST_PIPES;
         } else {
             launch->made_between_ns[0] = DESCARTES_FAST_BOOT_NS();
-            pid = descartes_fast_start(launch, theirs);
-            if (pid < 0) {
+            pid = shares_memory ? descartes_fast_fork(launch, theirs, -1)
+                                : descartes_fast_start_apart(launch, theirs);
+            if (pid > 0)
+                launch->pid = pid;  /* it may have been killed before it could write it */
+            else {
                 launch->error = errno;
                 launch->stage = DESCARTES_FAST_FORK;
             }
@@ -279,92 +318,84 @@ cdef extern from *:
     #ifdef SYS_pidfd_open
         if (launch->wants_exit_fd)
             launch->exit_fd = (int)syscall(SYS_pidfd_open, pid, 0);
+        if (launch->exit_fd >= 0 && descartes_fast_is_one_of_the_last(launch->exit_fd)) {
+            close(launch->exit_fd);
+            launch->exit_fd = -1;
+        }
     #endif
     }
 
     typedef struct {
         pthread_mutex_t lock;
         pthread_cond_t is_wanted, is_done;
-        pthread_t thread;
-        int has_thread, is_closing, is_told, untold;
-        int done_fd;            /* an eventfd; -1 where there is no thread */
+        int shares_memory;
+        int tells[2];           /* a pipe: a byte in it tells that launches are done */
+        int is_told, untold;
+        int is_call_wanted, is_closing;
         descartes_fast_launch *first, *last;
     } descartes_fast_launcher;
 
-    static void descartes_fast_open_launcher(descartes_fast_launcher *launcher)
+    #ifdef __linux__
+    #define DESCARTES_FAST_WAIT_CLOCK CLOCK_MONOTONIC
+    #else
+    #define DESCARTES_FAST_WAIT_CLOCK CLOCK_REALTIME
+    #endif
+
+    static int descartes_fast_open_launcher(descartes_fast_launcher *launcher)
     {
+        pthread_condattr_t attributes;
         memset(launcher, 0, sizeof *launcher);
+        if (descartes_fast_pipe(launcher->tells) < 0) {
+            launcher->tells[0] = launcher->tells[1] = -1;
+            return -1;
+        }
+        fcntl(launcher->tells[0], F_SETFL, O_NONBLOCK);
+        fcntl(launcher->tells[1], F_SETFL, O_NONBLOCK);
         pthread_mutex_init(&launcher->lock, NULL);
         pthread_cond_init(&launcher->is_wanted, NULL);
-        pthread_cond_init(&launcher->is_done, NULL);
-        launcher->done_fd = -1;
+        pthread_condattr_init(&attributes);
     #ifdef __linux__
-        launcher->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        pthread_condattr_setclock(&attributes, DESCARTES_FAST_WAIT_CLOCK);
     #endif
+        pthread_cond_init(&launcher->is_done, &attributes);
+        pthread_condattr_destroy(&attributes);
+        launcher->shares_memory = descartes_fast_shares_memory();
+        return 0;
     }
 
-    static void descartes_fast_tell(descartes_fast_launcher *launcher)
+    /* Start what is begun; return 1 when a call is wanted, 0 when it is all over. */
+    static int descartes_fast_work(descartes_fast_launcher *launcher)
     {
-        const uint64_t one = 1;
-        if (!launcher->is_told)
-            launcher->is_told = launcher->done_fd >= 0
-                                && write(launcher->done_fd, &one, sizeof one) > 0;
-    }
-
-    static void *descartes_fast_work(void *given)
-    {
-        descartes_fast_launcher *launcher = given;
         descartes_fast_launch *launch;
-    #ifdef __linux__
-        pthread_setname_np(pthread_self(), "launcher");
-    #endif
+        int is_over = 0;
         pthread_mutex_lock(&launcher->lock);
-        while (!launcher->is_closing || launcher->first) {
+        while (!launcher->is_call_wanted && !is_over) {
             launch = launcher->first;
             if (!launch) {
-                pthread_cond_wait(&launcher->is_wanted, &launcher->lock);
+                is_over = launcher->is_closing;
+                if (!is_over)
+                    pthread_cond_wait(&launcher->is_wanted, &launcher->lock);
                 continue;
             }
             launcher->first = launch->next;
             pthread_mutex_unlock(&launcher->lock);
-            descartes_fast_run(launch);
+            descartes_fast_run(launch, launcher->shares_memory);
             pthread_mutex_lock(&launcher->lock);
             launch->is_done = 1;
-            pthread_cond_signal(&launcher->is_done);
             launcher->untold++;
-            if (!launcher->first || launcher->untold >= DESCARTES_FAST_TOGETHER)
-                descartes_fast_tell(launcher);
+            pthread_cond_broadcast(&launcher->is_done);
+            if (!launcher->is_told
+                && (!launcher->first || launcher->untold >= DESCARTES_FAST_TOGETHER))
+                launcher->is_told = write(launcher->tells[1], "", 1) > 0;
         }
         pthread_mutex_unlock(&launcher->lock);
-        return NULL;
-    }
-
-    static void descartes_fast_start_thread(descartes_fast_launcher *launcher)
-    {
-        pthread_attr_t attributes;
-        sigset_t all, before;
-        pthread_attr_init(&attributes);
-        pthread_attr_setstacksize(&attributes, 128 * 1024);
-        sigfillset(&all);
-        pthread_sigmask(SIG_BLOCK, &all, &before);
-        launcher->has_thread = pthread_create(&launcher->thread, &attributes, descartes_fast_work,
-                                              launcher) == 0;
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        pthread_attr_destroy(&attributes);
+        return !is_over;
     }
 
     static void descartes_fast_begin(descartes_fast_launcher *launcher,
                                      descartes_fast_launch *launch)
     {
         pthread_sigmask(SIG_BLOCK, NULL, &launch->mask);
-        if (launcher->done_fd >= 0 && !launcher->has_thread)
-            descartes_fast_start_thread(launcher);
-        if (!launcher->has_thread) {
-            descartes_fast_run(launch);
-            launch->is_done = 1;
-            descartes_fast_tell(launcher);
-            return;
-        }
         pthread_mutex_lock(&launcher->lock);
         launch->next = NULL;
         if (launcher->first)
@@ -376,13 +407,22 @@ cdef extern from *:
         pthread_mutex_unlock(&launcher->lock);
     }
 
+    /* Whether a launch is done; wait for that for so long, if it is not. */
     static int descartes_fast_is_done(descartes_fast_launcher *launcher,
-                                      descartes_fast_launch *launch, int waits)
+                                      descartes_fast_launch *launch, double secs)
     {
-        int is_done;
+        struct timespec until;
+        int is_done, error = 0;
+        clock_gettime(DESCARTES_FAST_WAIT_CLOCK, &until);
+        until.tv_sec += (time_t)secs;
+        until.tv_nsec += (long)((secs - (double)(time_t)secs) * 1e9);
+        if (until.tv_nsec >= 1000000000) {
+            until.tv_nsec -= 1000000000;
+            until.tv_sec++;
+        }
         pthread_mutex_lock(&launcher->lock);
-        while (waits && !launch->is_done)
-            pthread_cond_wait(&launcher->is_done, &launcher->lock);
+        while (secs > 0 && !error && !launch->is_done)
+            error = pthread_cond_timedwait(&launcher->is_done, &launcher->lock, &until);
         is_done = launch->is_done;
         pthread_mutex_unlock(&launcher->lock);
         return is_done;
@@ -391,27 +431,38 @@ cdef extern from *:
     /* What is done from now on is told again. */
     static void descartes_fast_hear(descartes_fast_launcher *launcher)
     {
-        uint64_t count;
+        char told[8];
         pthread_mutex_lock(&launcher->lock);
-        if (launcher->is_told && read(launcher->done_fd, &count, sizeof count) > 0)
+        if (launcher->is_told && read(launcher->tells[0], told, sizeof told) > 0)
             launcher->is_told = 0;
         launcher->untold = 0;
         pthread_mutex_unlock(&launcher->lock);
     }
 
+    static void descartes_fast_want_call(descartes_fast_launcher *launcher)
+    {
+        pthread_mutex_lock(&launcher->lock);
+        launcher->is_call_wanted = 1;
+        pthread_cond_signal(&launcher->is_wanted);
+        while (launcher->is_call_wanted)
+            pthread_cond_wait(&launcher->is_done, &launcher->lock);
+        pthread_mutex_unlock(&launcher->lock);
+    }
+
+    static void descartes_fast_end_call(descartes_fast_launcher *launcher)
+    {
+        pthread_mutex_lock(&launcher->lock);
+        launcher->is_call_wanted = 0;
+        pthread_cond_broadcast(&launcher->is_done);
+        pthread_mutex_unlock(&launcher->lock);
+    }
+
     static void descartes_fast_close_launcher(descartes_fast_launcher *launcher)
     {
-        if (launcher->has_thread) {
-            pthread_mutex_lock(&launcher->lock);
-            launcher->is_closing = 1;
-            pthread_cond_signal(&launcher->is_wanted);
-            pthread_mutex_unlock(&launcher->lock);
-            pthread_join(launcher->thread, NULL);
-            launcher->has_thread = 0;
-        }
-        if (launcher->done_fd >= 0)
-            close(launcher->done_fd);
-        launcher->done_fd = -1;
+        pthread_mutex_lock(&launcher->lock);
+        launcher->is_closing = 1;
+        pthread_cond_signal(&launcher->is_wanted);
+        pthread_mutex_unlock(&launcher->lock);
     }
     """
     enum:
@@ -448,13 +499,16 @@ cdef extern from *:
         int error
 
     ctypedef struct CLauncher "descartes_fast_launcher":
-        int done_fd
+        int tells[2]
 
-    void open_launcher "descartes_fast_open_launcher"(CLauncher* launcher)
+    int open_launcher "descartes_fast_open_launcher"(CLauncher* launcher)
+    int work "descartes_fast_work"(CLauncher* launcher) nogil
     void begin_launch "descartes_fast_begin"(CLauncher* launcher, CLaunch* launch)
-    int is_done "descartes_fast_is_done"(CLauncher* launcher, CLaunch* launch, int waits) nogil
+    int is_done "descartes_fast_is_done"(CLauncher* launcher, CLaunch* launch, double secs) nogil
     void hear "descartes_fast_hear"(CLauncher* launcher)
-    void close_launcher "descartes_fast_close_launcher"(CLauncher* launcher) nogil
+    void want_call "descartes_fast_want_call"(CLauncher* launcher) nogil
+    void end_call "descartes_fast_end_call"(CLauncher* launcher)
+    void close_launcher "descartes_fast_close_launcher"(CLauncher* launcher)
 
 
 cdef dict _STAGES = {
@@ -479,6 +533,7 @@ class LaunchFailed(OSError):
         self.stage = stage
 
 
+@cython.no_gc_clear  # another thread may be using what it holds
 cdef class Launch:
     """A program to be started in a session of its own, with pipes; then what came of it.
 
@@ -486,7 +541,8 @@ cdef class Launch:
     has ``NAME=value``. ``limits`` are resources, each with its soft and its hard limit;
     ``oom_score`` is what the child gives itself if it may. Without a pipe for stdin that is
     ``null_fd``. Signals have their defaults in the program, but those that are ignored here. What
-    else is open here must be closed on exec, and 0, 1 and 2 must be open.
+    else is open here must be closed on exec, and 0, 1 and 2 must be open. The descriptors are those
+    of whoever asks for them, who closes them.
     """
 
     cdef CLaunch _launch
@@ -577,55 +633,78 @@ cdef class Launch:
         return self._launch.started_at_ns
 
 
+@cython.no_gc_clear
 cdef class Launcher:
-    """Starts programs one after another, in a thread of its own where that can be."""
+    """Starts programs one after another, in the thread that calls :meth:`work`."""
 
     cdef CLauncher _launcher
-    cdef object _begun  # in their order; the thread uses what they hold
+    cdef object _begun  # in their order; the other thread uses what they hold
+    cdef object _call
+    cdef object _failure
 
     def __cinit__(self):
         self._begun = deque()
-        open_launcher(&self._launcher)
+        if open_launcher(&self._launcher) < 0:
+            raise OSError(errno, os.strerror(errno))
 
     def __dealloc__(self):
-        with nogil:
-            close_launcher(&self._launcher)
-
-    def __len__(self):
-        return len(self._begun)
+        for i in range(2):
+            if self._launcher.tells[i] >= 0:
+                close(self._launcher.tells[i])
 
     def fileno(self):
         """Return a descriptor that is readable when launches are done.
 
-        -1 where they are done when :meth:`begin` returns.
+        It may be so only when several are, or there are no more.
         """
-        return self._launcher.done_fd
+        return self._launcher.tells[0]
+
+    def work(self):
+        """Start what is begun, and do what others :meth:`call` for, until :meth:`close`."""
+        cdef int is_called = True
+        while is_called:
+            with nogil:
+                is_called = work(&self._launcher)
+            if is_called:
+                try:
+                    self._call()
+                except BaseException as error:
+                    self._failure = error
+                end_call(&self._launcher)
+
+    def call(self, function):
+        """Have the other thread call ``function``; return when it has, or raise what that did."""
+        self._call, self._failure = function, None
+        with nogil:
+            want_call(&self._launcher)
+        failure, self._call, self._failure = self._failure, None, None
+        if failure is not None:
+            raise failure
 
     def begin(self, Launch launch not None):
         """Start a program, after those begun before."""
         self._begun.append(launch)
         begin_launch(&self._launcher, &launch._launch)
 
-    def take_done(self):
-        """Return how many launches are done, the first of those begun, and let go of them."""
-        cdef Launch launch
-        cdef int count = 0
+    def hear(self):
+        """Let the descriptor be readable again only when more are done."""
         hear(&self._launcher)
-        while self._begun:
-            launch = self._begun[0]
-            if not is_done(&self._launcher, &launch._launch, False):
-                break
-            self._begun.popleft()
-            count += 1
-        return count
 
-    def wait(self):
-        """Return when the first launch is done, if any was begun."""
+    def take(self, double secs=0.0):
+        """Let go of the first launch if it is done, or is within some seconds; tell whether."""
         cdef Launch launch
-        if self._begun:
-            launch = self._begun[0]
+        cdef int done
+        if not self._begun:
+            return False
+        launch = self._begun[0]
+        if secs > 0:
             with nogil:
-                is_done(&self._launcher, &launch._launch, True)
+                done = is_done(&self._launcher, &launch._launch, secs)
+        else:
+            done = is_done(&self._launcher, &launch._launch, 0)
+        if done:
+            self._begun.popleft()
+        return bool(done)
 
     def is_starting(self, pid_t pid):
         """Whether a process is that of a launch which was not taken yet."""
@@ -636,9 +715,8 @@ cdef class Launcher:
         return False
 
     def close(self):
-        """Finish what was begun, and end the thread. Twice is fine."""
-        with nogil:
-            close_launcher(&self._launcher)
+        """Let the other thread go on with its own when it has started what is begun."""
+        close_launcher(&self._launcher)
 
 
 cdef char** pointers_to(list texts) except NULL:

@@ -85,7 +85,10 @@ class Child:
 
     def collect(self) -> Exit:
         """Reap it, which has exited."""
-        pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+        try:
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            return Exit(None)  # somebody else was there before: nobody knows how it ended
         assert pid == self.pid, "an agent was reaped before it had exited"
         # Kilobytes, but bytes on Darwin.
         rss = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)

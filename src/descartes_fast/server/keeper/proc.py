@@ -16,10 +16,10 @@ from .system import SHORTAGES, is_subreaper
 
 __all__ = [
     "StartTicks",
-    "adopted_children",
     "environment",
     "hold_reserve",
     "is_dead",
+    "own_children",
     "parent_and_start",
     "parent_of",
     "processes",
@@ -59,15 +59,18 @@ def environment(pid: int) -> list[bytes]:
     return (_read(f"{_PROC}/{pid}/environ") or b"").split(b"\0")
 
 
-def adopted_children() -> set[int] | None:
-    """Return the children of this thread, if those of its children's that end become its own.
+def own_children() -> set[int] | None:
+    """Return this process's children: what its first thread has made, and has been given.
 
-    ``None`` where that is not so, or cannot be known. Nothing is left out as long as this thread
-    reaps nobody meanwhile (``fs/proc/array.c``, ``get_children_pid``). Raises ``OSError``.
+    That is what its children's children become that lose their parent. ``None`` where that is not
+    so, or cannot be known. One may be left out if another is reaped meanwhile by that thread, which
+    does so with a child that was never a program (``fs/proc/array.c``, ``get_children_pid``).
+    Raises ``OSError``.
     """
     if not is_subreaper():
         return None
-    data = _read(f"{_PROC}/thread-self/children")
+    pid = os.getpid()
+    data = _read(f"{_PROC}/{pid}/task/{pid}/children")
     return None if data is None else set(map(int, data.split()))
 
 

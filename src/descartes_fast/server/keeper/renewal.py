@@ -14,7 +14,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .agent import Agent, Phase
@@ -35,8 +35,17 @@ _CHECK_SECS = 10.0
 _PLAIN = ("phase", "kill_at", "give_up_at", "was_asked", "abandoned", "ended_at_ns", "ended")
 
 
-def renew(argv: list[str], state: Mapping[str, Any], folder: str) -> None:
-    """Become ``argv``. Does not return; raises ``Refusal`` where it cannot be done."""
+def renew(
+    argv: list[str],
+    state: Mapping[str, Any],
+    folder: str,
+    call: Callable[[Callable[[], object]], None],
+) -> None:
+    """Become ``argv``. Does not return; raises ``Refusal`` where it cannot be done.
+
+    ``call`` has the thread do the exec that has started the agents: an exec ends all others, and
+    for an agent that asked to be told its parent would have ended with them.
+    """
     state_fd = _nameless_file(folder)
     inherited = [state_fd]
     try:
@@ -48,7 +57,7 @@ def renew(argv: list[str], state: Mapping[str, Any], folder: str) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
         for fd in inherited:
             os.set_inheritable(fd, True)
-        os.execv(argv[0], [*argv, "--resume", str(state_fd)])
+        call(lambda: os.execv(argv[0], [*argv, "--resume", str(state_fd)]))
     except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
         for fd in inherited:
             os.set_inheritable(fd, False)

@@ -17,6 +17,8 @@ __all__ = ["Request", "Starts"]
 
 _MOST_UNDER_WAY = 32  # what waits for the launcher need not wait here for its next turn
 _SLICE_SECS = 0.003  # of one turn of the loop
+_LOOK_SECS = 0.01  # what is done while the one after it takes long is noticed after that
+_LONGEST_WAIT_SECS = 5.0  # for a program that is being executed, on a disk that does not answer
 
 Request = tuple[Connection, dict[str, Any], bytes, Descriptors]
 
@@ -25,31 +27,37 @@ class Starts:
     """Holds launches, and what concerns an agent whose launch is held, in their order.
 
     ``begin`` prepares a launch for ``launcher``, or has refused it if it returns nothing;
-    ``finish`` answers it when it is done; ``serve`` does other requests.
+    ``finish`` answers it when it is done; ``serve`` does other requests, and ``abandon`` ends an
+    agent that nobody waits for any more.
     """
 
     def __init__(
         self,
         loop: Loop,
         launcher: Launcher,
+        *,
         begin: Callable[[Request], Start | None],
         finish: Callable[[Request, Start], None],
         serve: Callable[[Request], None],
+        abandon: Callable[[str], None],
     ) -> None:
         self._loop = loop
         self._launcher = launcher
         self._begin = begin
         self._finish = finish
         self._serve = serve
+        self._abandon = abandon
         self._queue: deque[Request] = deque()
         self._under_way: deque[tuple[Request, Start]] = deque()
-        self._starting: set[str] = set()
-        """The agents whose launches are under way."""
+        self._behind: dict[str, list[Request]] = {}
+        """What waits for the launches that are under way, by agent."""
         self._waiting: Counter[str] = Counter()
         self._given_up: set[str] = set()
+        self._orphans: set[str] = set()
+        """Agents whose launches took too long, and which nobody knows of any more."""
         self._is_called = False
-        if launcher.fileno() >= 0:
-            loop.watch(launcher.fileno(), READ, self._some_are_done)
+        self._looks = False
+        loop.watch(launcher.fileno(), READ, self._some_are_done)
 
     def __len__(self) -> int:
         return len(self._queue) + len(self._under_way)
@@ -73,71 +81,98 @@ class Starts:
 
     def drop(self) -> None:
         """Forget what is queued: whoever asked for it is gone. What is under way is finished."""
-        while self._queue:
-            close_all(self._queue.popleft()[3].values())
+        behind = [request for requests in self._behind.values() for request in requests]
+        for _, _, _, descriptors in (*self._queue, *behind):
+            close_all(descriptors.values())
+        self._queue.clear()
+        for requests in self._behind.values():
+            requests.clear()
         self.finish()
-        self._waiting.clear()
+        self._waiting = Counter(self._behind.keys())
         self._given_up.clear()
 
     def finish(self) -> None:
-        """Serve all that is queued now, and wait for what is under way."""
+        """Serve all that is queued now, and wait for what is under way.
+
+        What takes too long is abandoned when it is done: the next server does not see it.
+        """
+        stop_at = time.monotonic() + _LONGEST_WAIT_SECS
         while self._queue or self._under_way:
-            self._launcher.wait()
-            self._finish_done()
-            self._serve_next()
+            left_secs = max(0.0, stop_at - time.monotonic())
+            if not self._serve_next() and not self._finish_first(left_secs):
+                self._orphans.update(self._behind)
+                return
 
     def _call_soon(self) -> None:
         if not self._is_called:
             self._is_called = True
-            self._loop.call_soon(self._go_on_soon)
-
-    def _go_on_soon(self) -> None:
-        self._is_called = False
-        self._go_on()
-
-    def _some_are_done(self) -> None:
-        self._finish_done()
-        self._go_on()
+            self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
+        self._is_called = False
         stop_at = time.monotonic() + _SLICE_SECS
         while self._serve_next():
-            if self._launcher.fileno() < 0:
-                self._finish_done()
             if time.monotonic() >= stop_at:
                 self._call_soon()
                 return
 
-    def _finish_done(self) -> None:
-        for _ in range(self._launcher.take_done()):
-            request, start = self._under_way.popleft()
-            self._starting.discard(_agent_id(request))
+    def _some_are_done(self) -> None:
+        self._launcher.hear()
+        while self._finish_first():
+            pass
+        self._go_on()
+
+    def _look_later(self) -> None:
+        if not self._looks:
+            self._looks = True
+            self._loop.call_later(_LOOK_SECS, self._look)
+
+    def _look(self) -> None:
+        self._looks = False
+        self._some_are_done()
+        if self._under_way:
+            self._look_later()
+
+    def _finish_first(self, secs: float = 0.0) -> bool:
+        """Finish the first launch if it is done, or is within some seconds; tell whether."""
+        if not self._launcher.take(secs):
+            return False
+        request, start = self._under_way.popleft()
+        agent_id = _agent_id(request)
+        self._queue.extendleft(reversed(self._behind.pop(agent_id)))
+        try:
             self._finish(request, start)
+        finally:
             self._let_go(request)
+            if agent_id in self._orphans:
+                self._orphans.discard(agent_id)
+                self._abandon(agent_id)
+        return True
 
     def _serve_next(self) -> bool:
         """Serve or begin the next request; False if there is none, or it has to wait."""
         if not self._queue or len(self._under_way) == _MOST_UNDER_WAY:
             return False
-        request = self._queue[0]
+        request = self._queue.popleft()
         agent_id = _agent_id(request)
-        if agent_id in self._starting:
-            return False
-        self._queue.popleft()
-        if request[1].get("op") != "launch":
+        if agent_id in self._behind:
+            self._behind[agent_id].append(request)
+        elif request[1].get("op") != "launch":
             self._serve(request)
-        elif (start := self._begin(request)) is not None:
+            self._let_go(request)
+        elif (start := self._begin(request)) is None:
+            self._let_go(request)
+        else:
             self._under_way.append((request, start))
-            self._starting.add(agent_id)
+            self._behind[agent_id] = []
             self._launcher.begin(start.launch)
-            return True
-        self._let_go(request)
+            self._look_later()
         return True
 
     def _let_go(self, request: Request) -> None:
         agent_id = _agent_id(request)
         self._waiting[agent_id] -= 1
-        if not self._waiting[agent_id]:
+        if self._waiting[agent_id] <= 0:
             del self._waiting[agent_id]
         if request[1].get("op") == "abandon":
             self._given_up.discard(agent_id)

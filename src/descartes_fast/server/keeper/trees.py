@@ -14,10 +14,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .proc import adopted_children, environment, is_dead, parent_and_start, parent_of, processes
+from .proc import environment, is_dead, own_children, parent_and_start, parent_of, processes
 
 __all__ = [
     "MARKER",
@@ -71,14 +71,16 @@ class ProcessTable:
             self._seen = self._before | self._seen
             raise
 
-    def may_have_left(self, leaders: Mapping[int, str]) -> bool:
+    def may_have_left(self, leaders: Mapping[int, str], is_starting: Callable[[int], bool]) -> bool:
         """Whether leaders of ``leaders`` that were started here, and have exited, left anybody.
 
         That costs much less to know than who it is: what has lost its parent is a child of this
         process then, and so is whoever its ancestors are that have not.
         """
-        children = adopted_children()
-        return children is None or not children <= leaders.keys()
+        children = own_children()
+        if children is None:
+            return True
+        return not all(map(is_starting, children - leaders.keys()))
 
     def send(self, pid: int, signum: int) -> None:
         """Signal a process that the last pass found, unless its id is somebody else's by now."""
@@ -178,7 +180,7 @@ class GroupTable:
         """Return the process groups that have a member that is alive."""
         return {agent: [-pid] for pid, agent in leaders.items() if _group_is_alive(pid)}
 
-    def may_have_left(self, leaders: Mapping[int, str]) -> bool:
+    def may_have_left(self, leaders: Mapping[int, str], is_starting: Callable[[int], bool]) -> bool:
         """Whether leaders may have left anybody: that is not known here."""
         return True
 
