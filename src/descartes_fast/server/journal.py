@@ -68,7 +68,7 @@ class NoJournal:
         self.trouble: str | None = None
         """Why nothing can be committed at the moment, in words."""
         self.spawning = 0
-        """How many spawns are under way: a lone one gains from a commit at once."""
+        """How many spawns are under way: what a lone one waits for is committed at once."""
         self.is_crowded = False
         """Whether so much is under way that nobody gets on sooner if a patient group is committed
         within 2 ms: then it waits for up to 8 ms, and there are fewer."""
@@ -239,6 +239,8 @@ class Journal(NoJournal):
         if self._is_pending and self.trouble is None:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._callbacks.append(partial(_resolve, waiter))
+            if self.spawning == 1 and self._is_patient:
+                self._hurry()
             await waiter
         if self.trouble is not None:
             raise ServerBusy(self.trouble)
@@ -262,10 +264,7 @@ class Journal(NoJournal):
             await asyncio.to_thread(self._store.close)
 
     def _recorded(self) -> None:
-        if self.spawning == 1:
-            if self._is_patient:
-                self._hurry()
-        elif not self._is_pending:
+        if not self._is_pending:
             self._is_pending = True
             self._commit_after(_CROWDED_GROUP_SECS if self.is_crowded else _GROUP_SECS)
 

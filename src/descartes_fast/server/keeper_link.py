@@ -162,6 +162,10 @@ class KeeperLink:
             start_ticks=reply["start_ticks"],
         )
 
+    async def abandon(self, agent_id: UUID) -> None:
+        """Have an agent killed and forgotten with its output; its launch is over then."""
+        await self._connection.ask("abandon", agent=str(agent_id))
+
     async def write_stdin(
         self, agent_id: UUID, data: bytes, *, close: bool = False, key: str = ""
     ) -> int:
@@ -344,7 +348,7 @@ class KeeperLink:
         if wanted:
             await self._connection.ask("forget", agent=str(agent_id), remove=False)
         else:
-            await self._connection.ask("abandon", agent=str(agent_id))
+            await self.abandon(agent_id)
 
     # -- its life --------------------------------------------------------------------
 

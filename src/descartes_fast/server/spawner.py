@@ -181,7 +181,7 @@ class Spawner:
     async def _remove_abandoned(self, agent_id: UUID) -> None:
         """Remove the output of an agent whose launch was cancelled, and which the keeper ends."""
         with contextlib.suppress(AgentError):
-            await self._keeper.ping()  # answered after the launch: no file is made any more
+            await self._keeper.abandon(agent_id)
         self._remove_output(agent_id)
 
 
