@@ -17,7 +17,7 @@ __all__ = ["Request", "Starts"]
 
 _MOST_UNDER_WAY = 32  # what waits for the launcher need not wait here for its next turn
 _SLICE_SECS = 0.003  # of one turn of the loop
-_LOOK_SECS = 0.01  # what is done while the one after it takes long is noticed after that
+_LOOK_SECS = 0.02  # what is done while the one after it takes long is noticed after that
 _LONGEST_WAIT_SECS = 5.0  # for a program that is being executed, on a disk that does not answer
 
 Request = tuple[Connection, dict[str, Any], bytes, Descriptors]
