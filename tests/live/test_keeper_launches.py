@@ -16,7 +16,7 @@ import pytest
 
 from live.raw_keeper import RawKeeper, wait_until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="launches have no thread elsewhere")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses leases and prctl")
 
 F_SETSIG = 10  # <fcntl.h>; the fcntl module has no name for it
 
@@ -181,20 +181,54 @@ def test_others_are_begun_behind_what_waits_for_a_launch(keeper: RawKeeper) -> N
     wait_until(lambda: server.ask("ping")["known"] == 1)
 
 
-def test_what_hangs_in_its_exec_holds_no_server_up_and_is_abandoned(keeper: RawKeeper) -> None:
+def test_what_hangs_in_its_exec_holds_no_server_up_and_is_killed(keeper: RawKeeper) -> None:
     first = keeper.greet()
     agent = first.ask("launch", **keeper.launch_fields("sleep 60"))
-    hanging = keeper.launch_fields("sleep 60")
     with held_program(keeper.directory) as program:
-        first.send("launch", **{**hanging, "argv": [str(program)]})
-        wait_until_prepared(hanging)
+        hanging = keeper.launch_fields("", argv=[str(program), "60"])
+        behind = keeper.launch_fields("sleep 60")
+        first.send("launch", **hanging)
+        first.send("launch", **behind)
+        wait_until_prepared(behind)
         second = keeper.greet()  # after five seconds
-        (entry,) = second.ask("list")["agents"]
-        assert entry["pid"] == agent["pid"]
-        again = second.send("launch", **hanging)
-    assert second.reply(again)["code"] == "spawn_failed"  # after the one that hung
-    wait_until(lambda: second.ask("ping")["known"] == 1)
-    assert second.ask("ping")["agents"] == 1
+        entries = {entry["agent"]: entry for entry in second.ask("list")["agents"]}
+        assert entries.pop(hanging["agent"])["pid"] > 1
+        assert [entry["pid"] for entry in entries.values()] == [agent["pid"]]
+        assert not Path(behind["stdout_path"]).parent.exists()
+        wait_until(lambda: second.ask("ping")["agents"] == 1)
+        assert second.entry(hanging["agent"])["ended"]["signal"] == signal.SIGKILL
+
+
+def test_abandoned_launch_that_hangs_holds_up_nobody(keeper: RawKeeper) -> None:
+    server = keeper.greet()
+    with held_program(keeper.directory) as program:
+        hanging = keeper.launch_fields("", argv=[str(program), "60"])
+        server.send("launch", **hanging)
+        wait_until_prepared(hanging)
+        abandoning = server.send("abandon", agent=hanging["agent"])
+        assert "pid" in server.ask("launch", **keeper.launch_fields("sleep 60"))
+        server.reply(abandoning)
+        wait_until(lambda: server.ask("ping")["known"] == 1)
+
+
+@pytest.mark.parametrize("argv", [["no-such-program"], ["sh", "-c", "sleep 60"]])
+def test_nothing_is_begun_after_the_end_though_a_launch_hangs(
+    keeper: RawKeeper, argv: list[str]
+) -> None:
+    server = keeper.greet()
+    running = keeper.launch_fields("sleep 60")
+    server.ask("launch", **running)
+    with held_program(keeper.directory) as program:
+        server.send("launch", **keeper.launch_fields("", argv=[str(program), "60"]))
+        behind = [keeper.launch_fields("", argv=argv) for _ in range(20)]
+        asked = [server.send("launch", **launch) for launch in behind]
+        wait_until_prepared(behind[-1])
+        ending = server.send("end", grace_secs=5)
+        assert {server.reply(one)["code"] for one in asked} == {"spawn_failed"}
+        assert server.ended(running["agent"])["signal"] == signal.SIGTERM
+        assert "code" not in server.reply(ending)
+    assert keeper.process is not None
+    assert keeper.process.wait(10) == 0
 
 
 def test_agent_that_is_told_of_its_parents_end_outlives_a_renewal(keeper: RawKeeper) -> None:

@@ -33,6 +33,18 @@ renewal._PLAIN += ("a_field_of_later",)
 sys.exit(__main__.main())
 """
 
+GETS_A_THREAD_LATE = """
+import sys, threading
+from descartes_fast.server.keeper import __main__
+start, refusals = threading.Thread.start, iter(range(3))
+def start_late(thread):
+    if next(refusals, None) is not None:
+        raise RuntimeError("can't start new thread")
+    start(thread)
+threading.Thread.start = start_late
+sys.exit(__main__.main())
+"""
+
 
 def renew(keeper: RawKeeper, server: RawServer, build: str = "new") -> RawServer:
     """Renew a keeper; return the server's next connection."""
@@ -200,3 +212,35 @@ def test_renewed_keeper_is_a_keeper_like_any_other(keeper: RawKeeper) -> None:
     assert keeper.process.wait(10) == 0
     assert not keeper.socket_path.exists()
     assert (keeper.runtime / "ends.json").exists()
+
+
+def test_sigterm_while_a_keeper_becomes_another_ends_it(keeper: RawKeeper) -> None:
+    server = keeper.greet()
+    launch(keeper, server, "sleep 60")
+    checking, slow = keeper.directory / "checking", keeper.directory / "slow"
+    slow.write_text(
+        f'case "$*" in *--check*) touch {checking}; sleep 1;; esac\nexec "$@"\n', encoding="ascii"
+    )
+    server.send("renew", argv=["/bin/sh", str(slow), *keeper.command("new")])
+    wait_until(checking.exists)
+    assert keeper.process is not None
+    keeper.process.send_signal(signal.SIGTERM)
+    assert keeper.process.wait(15) == 0
+    assert not keeper.log
+
+
+def test_renewed_keeper_waits_for_a_thread(keeper: RawKeeper) -> None:
+    """Its agents may have all that there may be."""
+    server = keeper.greet()
+    agent = launch(keeper, server, "read line; exit 8", stdin="pipe")
+    program = keeper.directory / "late"
+    program.write_text(GETS_A_THREAD_LATE)
+    arguments = keeper.command("late")
+    at = arguments.index("--socket")
+    before = keeper.pid
+    server.send("renew", argv=[sys.executable, str(program), *arguments[at:]])
+    server.wait_for_end()
+    after = keeper.connect()
+    assert after.ask("hello", version=VERSION, on_disconnect="keep")["pid"] == before
+    after.ask("write", b"word\n", agent=agent, close=False, key="")
+    assert after.ended(agent)["exit_code"] == 8

@@ -68,7 +68,7 @@ class NoJournal:
         self.trouble: str | None = None
         """Why nothing can be committed at the moment, in words."""
         self.spawning = 0
-        """How many spawns are under way: what a lone one waits for is committed at once."""
+        """How many spawns are under way: a lone one has nobody to share a commit with."""
         self.is_crowded = False
         """Whether so much is under way that nobody gets on sooner if a patient group is committed
         within 2 ms: then it waits for up to 8 ms, and there are fewer."""
@@ -117,8 +117,8 @@ class NoJournal:
         """
         callback()
 
-    async def committed(self) -> None:
-        """Return when all that was recorded so far is committed.
+    async def committed(self, *, at_once: bool = False) -> None:
+        """Return when all that was recorded so far is committed; ``at_once``: in no patient group.
 
         Raises ``ServerBusy`` with the reason while the disk refuses it; what was recorded is kept,
         and tried again every second.
@@ -235,11 +235,11 @@ class Journal(NoJournal):
         else:
             callback()
 
-    async def committed(self) -> None:
+    async def committed(self, *, at_once: bool = False) -> None:
         if self._is_pending and self.trouble is None:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._callbacks.append(partial(_resolve, waiter))
-            if self.spawning == 1 and self._is_patient:
+            if at_once and self._is_patient:
                 self._hurry()
             await waiter
         if self.trouble is not None:

@@ -108,7 +108,7 @@ class Spawner:
             agent.accepted()
             async with asyncio.timeout(min(secs, MAX_SPAWN_SECS)):
                 if self._journal.keeps:
-                    await self._journal.committed()
+                    await self._journal.committed(at_once=self._journal.spawning == 1)
                 await self._start(agent, plan)
         except AgentError as error:
             if agent.has_ended:

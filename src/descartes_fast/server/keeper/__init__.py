@@ -1,10 +1,10 @@
 """The keeper: the small process that owns the agents, their exit codes and their pipes.
 
 It is started as ``python -I -S .../keeper/__main__.py`` and imports nothing but the
-standard library and its siblings in this folder (two of them compiled): its heap stays
-small, so starting a process stays cheap, and no bug of the server can take the agents
-with it. One loop in one thread; the process's first thread starts the programs (:mod:`.launcher`),
-and for a second after a signal to hundreds a third one helps (:mod:`.targets`).
+standard library and its siblings in this folder (two of them compiled): it stays small, and no
+bug of the server can take the agents with it. One loop in one thread; the process's first thread
+starts the programs (:mod:`.launcher`), and for a second after a signal to hundreds a third one
+helps (:mod:`.targets`).
 The server reaches it through :mod:`descartes_fast.server.keeper_link`.
 
 It outlives its server, replaces its own code in place, and takes over the agents of a

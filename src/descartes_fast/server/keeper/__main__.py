@@ -20,6 +20,7 @@ import contextlib
 import io
 import signal
 import threading
+import time
 
 from .keeper import Keeper
 from .own_limits import OwnLimits
@@ -29,6 +30,7 @@ from .renewal import load_state
 from .system import become_subreaper
 
 _LAST_START_SECS = 2.0
+_THREAD_RETRY_SECS = 0.1
 
 
 class _Log(io.TextIOBase):
@@ -79,7 +81,6 @@ def main() -> int:
     become_subreaper()
     hold_reserve()
     try:
-        _say_ready()
         return _run(keeper, signals_fd, place)
     finally:
         place.leave()
@@ -101,10 +102,19 @@ def _run(keeper: Keeper, signals_fd: int, place: Place) -> int:
             if not is_over.wait(_LAST_START_SECS):
                 # A program hangs in its exec, and the other thread with it.
                 place.leave()
-                os._exit(1)
+                os._exit(int(has_failed))
 
     thread = threading.Thread(target=run, name="keeper")
-    thread.start()
+    while True:
+        try:
+            thread.start()
+            break
+        except RuntimeError:
+            # Its agents may have all the threads that this user, or this group, may have.
+            if not keeper.has_agents:
+                raise
+            time.sleep(_THREAD_RETRY_SECS)
+    _say_ready()
     # They are the other's; this one's mask goes through an exec, after which none may be lost.
     signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     launcher.work()

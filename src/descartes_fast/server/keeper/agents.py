@@ -73,6 +73,8 @@ class Agents:
         """Return the start of an agent, for :attr:`launcher`. Raises ``Refusal``."""
         if request["agent"] in self._agents:
             raise Refusal("spawn_failed", "an agent of this id was started already")
+        if not {"output_limit_bytes", "output_policy"} <= request.keys():
+            raise Refusal("invalid", "a launch says what its output may be")
         try:
             return Start(request, self._null_fd, self._own_limits, self.endings.exits.uses_fds)
         except StartFailed as error:
@@ -244,9 +246,14 @@ class Agents:
         """Kill an agent and all that belongs to it. Raises ``Refusal``."""
         self.endings.end_within(self._find_live(agent_id), 0.0)
 
-    def stop_all(self, grace_secs: float) -> None:
-        """Stop, or without a grace kill, every agent that has not ended."""
+    def stop_all(self, grace_secs: float, *, again: bool = True) -> None:
+        """Stop, or without a grace kill, every agent that has not ended.
+
+        Not ``again``: but those that are being ended already.
+        """
         for agent in self.endings.live:
+            if not again and agent.give_up_at is not None:
+                continue
             if grace_secs > 0:
                 self.endings.stop(agent, grace_secs)
             else:

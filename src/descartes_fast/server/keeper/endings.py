@@ -108,6 +108,7 @@ class Endings:
         self._live.pop(agent.id, None)
         self._ending.discard(agent)
         self.close(agent)
+        self._reap_strays()  # it may have ended before, and its signal came long ago
 
     def close(self, agent: Agent) -> None:
         """Close an agent's descriptors."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -57,6 +58,7 @@ class Keeper:
         self._leave_at: float | None = None
         self._ends_are_left = False
         self._has_complained = False
+        self._signals_fd = -1
         self._own_limits = own_limits
         self._trees = choose_trees(instance)
         self._keys = KeyMemory()
@@ -77,11 +79,17 @@ class Keeper:
             self._loop, place, self.agents.endings.is_agents, self._welcome, self._dismiss_guest
         )
 
+    @property
+    def has_agents(self) -> bool:
+        """Whether there are agents of the keeper that this process was before."""
+        return bool(self._restored)
+
     def run(self, signals_fd: int) -> None:
         """Serve until the end. ``signals_fd`` brings the numbers of signals, one a byte."""
         self._reception.open()
         self._reception.keep_open(lambda: self._server is None)
-        self._loop.watch(signals_fd, READ, lambda: self._signals_came(signals_fd))
+        self._signals_fd = signals_fd
+        self._loop.watch(signals_fd, READ, self._signals_came)
         for agent in self._restored:
             try:
                 self.agents.resume(agent)
@@ -108,11 +116,14 @@ class Keeper:
 
     def end(self, grace_secs: float) -> None:
         """Start nothing more, end all agents, then return from :meth:`run`."""
+        is_first = self._end_by is None
         if self._end_by is None:
             self._end_by = time.monotonic() + grace_secs + _END_SECS
             self._loop.call_at(self._end_by, lambda: None)
-            self._starts.finish()
         self.agents.stop_all(grace_secs)
+        if is_first:
+            self._starts.finish()
+            self.agents.stop_all(grace_secs, again=False)
 
     def _is_over(self) -> bool:
         now = time.monotonic()
@@ -188,8 +199,11 @@ class Keeper:
             if not self._keeps:
                 self.end(_END_GRACE_SECS)
 
-    def _signals_came(self, fd: int) -> None:
-        numbers = os.read(fd, 4096)
+    def _signals_came(self) -> None:
+        try:
+            numbers = os.read(self._signals_fd, 4096)
+        except BlockingIOError:
+            return
         if signal.SIGTERM in numbers:
             # The machine goes down, or somebody wants the agents ended: nobody else sends it.
             self.end(_END_GRACE_SECS)
@@ -318,6 +332,17 @@ class Keeper:
             raise Refusal("shutting_down", "the keeper is ending")
         if self._server is not None:
             self._server.flush()
+        # What has come is dealt with here; what comes now stays for the new program.
+        signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+        try:
+            self._signals_came()
+            if self._end_by is not None:
+                raise Refusal("shutting_down", "the keeper is ending")
+            self._become(argv)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def _become(self, argv: list[str]) -> None:
         renew(argv, self._saved(), self._place.folder, self.agents.launcher.call)
 
     def _saved(self) -> dict[str, Any]:
@@ -377,8 +402,11 @@ def _sweep() -> None:
         if not left:
             return
         for pid in left:
-            # Unreaped children: their ids are nobody else's.
-            os.kill(pid, signal.SIGKILL)
+            # Unreaped children: their ids are nobody else's. But one that was never a program, whom
+            # the launcher reaps.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         time.sleep(0.005)
         for pid in left:
-            os.waitpid(pid, os.WNOHANG)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)

@@ -70,7 +70,8 @@ cdef extern from *:
         int wants_exit_fd;
         sigset_t mask;
         /* What came of it. */
-        volatile pid_t pid;     /* the child writes it, so it is here before its program can end */
+        volatile pid_t pid;     /* the child writes it, so it is here before its program can end;
+                                   a child with memory of its own does not */
         int fds[3];             /* our ends of stdin, stdout and stderr; -1: none */
         int exit_fd;
         int64_t made_between_ns[2], started_at_ns;
@@ -202,6 +203,11 @@ cdef extern from *:
         for (i = 0; i < launch->limits; i++)
             if (setrlimit(launch->kinds[i], &launch->values[i]) < 0)
                 descartes_fast_fail(launch, report_fd, DESCARTES_FAST_LIMITS);
+    #ifndef __linux__
+        /* Another thread may have opened them without, as it cannot do both in one step. */
+        for (i = getdtablesize(); i > 2; i--)
+            fcntl(i, F_SETFD, FD_CLOEXEC);
+    #endif
         /* Our handlers must not run here, in the memory of the parent. */
         for (i = 1; i < NSIG; i++)
             if (sigaction(i, NULL, &action) == 0 && action.sa_handler != SIG_IGN
@@ -287,7 +293,8 @@ cdef extern from *:
         return pid;
     }
 
-    static void descartes_fast_run(descartes_fast_launch *launch, int shares_memory)
+    static void descartes_fast_run(descartes_fast_launch *launch, int shares_memory,
+                                   pthread_mutex_t *lock)
     {
         int theirs[3] = {-1, -1, -1};
         pid_t pid = -1;
@@ -306,9 +313,13 @@ cdef extern from *:
                 launch->stage = DESCARTES_FAST_FORK;
             }
             descartes_fast_close(theirs);
-            if (pid > 0 && launch->stage)
+            if (pid > 0 && launch->stage) {
+                pthread_mutex_lock(lock);   /* whoever kills it must not mean another */
+                launch->pid = 0;
+                pthread_mutex_unlock(lock);
                 while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
                     ;
+            }
         }
         if (launch->stage) {
             descartes_fast_close(launch->fds);
@@ -379,7 +390,7 @@ cdef extern from *:
             }
             launcher->first = launch->next;
             pthread_mutex_unlock(&launcher->lock);
-            descartes_fast_run(launch, launcher->shares_memory);
+            descartes_fast_run(launch, launcher->shares_memory, &launcher->lock);
             pthread_mutex_lock(&launcher->lock);
             launch->is_done = 1;
             launcher->untold++;
@@ -426,6 +437,30 @@ cdef extern from *:
         is_done = launch->is_done;
         pthread_mutex_unlock(&launcher->lock);
         return is_done;
+    }
+
+    /* Kill the process of a launch that is not taken, if there is one. */
+    static void descartes_fast_kill(descartes_fast_launcher *launcher,
+                                    descartes_fast_launch *launch)
+    {
+        pthread_mutex_lock(&launcher->lock);
+        if (launch->pid > 0)
+            kill(launch->pid, SIGKILL);
+        pthread_mutex_unlock(&launcher->lock);
+    }
+
+    /* Begin nothing that was not begun: it has failed. */
+    static void descartes_fast_cancel(descartes_fast_launcher *launcher)
+    {
+        descartes_fast_launch *launch;
+        pthread_mutex_lock(&launcher->lock);
+        for (launch = launcher->first; launch; launch = launch->next) {
+            launch->stage = DESCARTES_FAST_FORK;
+            launch->error = ECANCELED;
+            launch->is_done = 1;
+        }
+        launcher->first = NULL;
+        pthread_mutex_unlock(&launcher->lock);
     }
 
     /* What is done from now on is told again. */
@@ -499,12 +534,15 @@ cdef extern from *:
         int error
 
     ctypedef struct CLauncher "descartes_fast_launcher":
+        int shares_memory
         int tells[2]
 
     int open_launcher "descartes_fast_open_launcher"(CLauncher* launcher)
     int work "descartes_fast_work"(CLauncher* launcher) nogil
     void begin_launch "descartes_fast_begin"(CLauncher* launcher, CLaunch* launch)
     int is_done "descartes_fast_is_done"(CLauncher* launcher, CLaunch* launch, double secs) nogil
+    void kill_launch "descartes_fast_kill"(CLauncher* launcher, CLaunch* launch)
+    void cancel "descartes_fast_cancel"(CLauncher* launcher)
     void hear "descartes_fast_hear"(CLauncher* launcher)
     void want_call "descartes_fast_want_call"(CLauncher* launcher) nogil
     void end_call "descartes_fast_end_call"(CLauncher* launcher)
@@ -707,12 +745,26 @@ cdef class Launcher:
         return bool(done)
 
     def is_starting(self, pid_t pid):
-        """Whether a process is that of a launch which was not taken yet."""
+        """Whether a process is, or may be, that of a launch which was not taken yet."""
         cdef Launch launch
         for launch in self._begun:
-            if launch._launch.pid == pid:
+            if launch._launch.pid == pid or not (launch._launch.pid or self._launcher.shares_memory):
                 return True
         return False
+
+    def kill(self, Launch launch not None):
+        """Kill the process of a launch that was not taken yet: its exec hangs, or it has to go."""
+        kill_launch(&self._launcher, &launch._launch)
+
+    def cancel(self):
+        """Begin no more of what was begun here, and kill what is; all of it will be done soon.
+
+        ``LaunchFailed`` with ``ECANCELED`` is what came of the former.
+        """
+        cdef Launch launch
+        cancel(&self._launcher)
+        for launch in self._begun:
+            kill_launch(&self._launcher, &launch._launch)
 
     def close(self):
         """Let the other thread go on with its own when it has started what is begun."""

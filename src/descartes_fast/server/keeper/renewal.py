@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -44,7 +43,8 @@ def renew(
     """Become ``argv``. Does not return; raises ``Refusal`` where it cannot be done.
 
     ``call`` has the thread do the exec that has started the agents: an exec ends all others, and
-    for an agent that asked to be told its parent would have ended with them.
+    for an agent that asked to be told its parent would have ended with them. No signal may find the
+    new program without its handlers: they are blocked in both threads.
     """
     state_fd = _nameless_file(folder)
     inherited = [state_fd]
@@ -53,8 +53,6 @@ def renew(
         _write_all(state_fd, text.encode())
         inherited += _descriptors(state)
         _check(argv, inherited)
-        # No signal may find the new program without its handlers.
-        signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
         for fd in inherited:
             os.set_inheritable(fd, True)
         call(lambda: os.execv(argv[0], [*argv, "--resume", str(state_fd)]))
@@ -62,7 +60,6 @@ def renew(
         for fd in inherited:
             os.set_inheritable(fd, False)
         os.close(state_fd)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         raise Refusal("unsupported", f"the new keeper cannot take over: {error}") from None
 
 

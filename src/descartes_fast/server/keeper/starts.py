@@ -19,6 +19,7 @@ _MOST_UNDER_WAY = 32  # what waits for the launcher need not wait here for its n
 _SLICE_SECS = 0.003  # of one turn of the loop
 _LOOK_SECS = 0.02  # what is done while the one after it takes long is noticed after that
 _LONGEST_WAIT_SECS = 5.0  # for a program that is being executed, on a disk that does not answer
+_KILL_SECS = 1.0  # until what was killed then is gone
 
 Request = tuple[Connection, dict[str, Any], bytes, Descriptors]
 
@@ -68,6 +69,7 @@ class Starts:
         operation = request[1].get("op")
         if operation == "abandon" and agent_id in self._waiting:
             self._given_up.add(agent_id)
+            self._kill(agent_id)
         if operation != "launch" and agent_id not in self._waiting:
             return False
         self._waiting[agent_id] += 1
@@ -94,14 +96,23 @@ class Starts:
     def finish(self) -> None:
         """Serve all that is queued now, and wait for what is under way.
 
-        What takes too long is abandoned when it is done: the next server does not see it.
+        What takes too long is killed. What cannot be killed is abandoned when it is done: the next
+        server does not see it.
         """
-        stop_at = time.monotonic() + _LONGEST_WAIT_SECS
+        if self._orphans.issuperset(self._behind) and not self._queue:
+            return  # there is nothing that was not waited for
+        if not self._finish_within(_LONGEST_WAIT_SECS):
+            self._launcher.cancel()
+            if not self._finish_within(_KILL_SECS):
+                self._orphans.update(self._behind)
+
+    def _finish_within(self, secs: float) -> bool:
+        stop_at = time.monotonic() + secs
         while self._queue or self._under_way:
             left_secs = max(0.0, stop_at - time.monotonic())
             if not self._serve_next() and not self._finish_first(left_secs):
-                self._orphans.update(self._behind)
-                return
+                return False
+        return True
 
     def _call_soon(self) -> None:
         if not self._is_called:
@@ -129,9 +140,11 @@ class Starts:
 
     def _look(self) -> None:
         self._looks = False
-        self._some_are_done()
-        if self._under_way:
-            self._look_later()
+        try:
+            self._some_are_done()
+        finally:
+            if self._under_way:
+                self._look_later()
 
     def _finish_first(self, secs: float = 0.0) -> bool:
         """Finish the first launch if it is done, or is within some seconds; tell whether."""
@@ -168,6 +181,12 @@ class Starts:
             self._launcher.begin(start.launch)
             self._look_later()
         return True
+
+    def _kill(self, agent_id: str) -> None:
+        """Kill what is being started as an agent: its exec may hang, and hold up all others."""
+        for request, start in self._under_way:
+            if _agent_id(request) == agent_id:
+                self._launcher.kill(start.launch)
 
     def _let_go(self, request: Request) -> None:
         agent_id = _agent_id(request)
