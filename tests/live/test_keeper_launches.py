@@ -171,14 +171,14 @@ def test_others_are_begun_behind_what_waits_for_a_launch(keeper: RawKeeper) -> N
         long = keeper.launch_fields("", argv=[str(program), "60"])
         launching = server.send("launch", **long)
         wait_until_prepared(long)
-        server.send("abandon", agent=long["agent"])
+        server.send("kill", agent=long["agent"], key="")
         begun = server.send("launch", **other)
         wait_until_prepared(other)
         server.ask("ping")
         assert launching not in [frame.get("re") for frame in server.frames]
     assert "pid" in server.reply(launching)
     assert "pid" in server.reply(begun)
-    wait_until(lambda: server.ask("ping")["known"] == 1)
+    assert server.ended(long["agent"])["signal"] == signal.SIGKILL
 
 
 def test_what_hangs_in_its_exec_holds_no_server_up_and_is_killed(keeper: RawKeeper) -> None:
