@@ -318,10 +318,8 @@ def test_call_is_done_in_the_thread_that_works_between_two_launches(
 def test_score_is_taken_back_with_few_descriptors(launcher: Launcher, null: int) -> None:
     score = int(Path("/proc/self/oom_score_adj").read_text()) + 10  # up is always allowed
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = _first_free()
-    fillers = [os.dup(null) for _ in range(1)]
     # Two pipes go into what is free beside the last eight, and fill it.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + len(fillers) + 12, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_first_free() + 12, hard))
     try:
         launch = done(
             launcher,
@@ -329,8 +327,6 @@ def test_score_is_taken_back_with_few_descriptors(launcher: Launcher, null: int)
         )
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for fd in fillers:
-            os.close(fd)
     launch.check()
     os.waitpid(launch.pid, 0)
     assert int(os.read(launch.stdout_fd, 100)) == score

@@ -117,7 +117,7 @@ class Keeper:
     def end(self, grace_secs: float) -> None:
         """Start nothing more, end all agents, then return from :meth:`run`."""
         is_first = self._end_by is None
-        if self._end_by is None:
+        if is_first:
             self._end_by = time.monotonic() + grace_secs + _END_SECS
             self._loop.call_at(self._end_by, lambda: None)
         self.agents.stop_all(grace_secs)
@@ -338,12 +338,9 @@ class Keeper:
             self._signals_came()
             if self._end_by is not None:
                 raise Refusal("shutting_down", "the keeper is ending")
-            self._become(argv)
+            renew(argv, self._saved(), self._place.folder, self.agents.launcher.call)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-    def _become(self, argv: list[str]) -> None:
-        renew(argv, self._saved(), self._place.folder, self.agents.launcher.call)
 
     def _saved(self) -> dict[str, Any]:
         return {

@@ -194,7 +194,7 @@ cdef extern from *:
         for (i = 0; i < 3; i++)
             if (dup2(theirs[i] < 0 ? launch->null_fd : theirs[i], i) < 0)
                 descartes_fast_fail(launch, report_fd, DESCARTES_FAST_PREPARING);
-        descartes_fast_close(theirs);   /* so that there is one to open a file with */
+        descartes_fast_close(theirs);   /* what follows opens a file */
         if (launch->oom_score)
             descartes_fast_set_oom_score(launch->oom_score);
         if (launch->directory && chdir(launch->directory) < 0)
@@ -298,7 +298,6 @@ cdef extern from *:
     {
         int theirs[3] = {-1, -1, -1};
         pid_t pid = -1;
-        launch->fds[0] = launch->fds[1] = launch->fds[2] = launch->exit_fd = -1;
         if (descartes_fast_open_ends(launch, theirs) < 0) {
             launch->error = errno;
             launch->stage = DESCARTES_FAST_PIPES;
@@ -407,6 +406,7 @@ cdef extern from *:
                                      descartes_fast_launch *launch)
     {
         pthread_sigmask(SIG_BLOCK, NULL, &launch->mask);
+        launch->fds[0] = launch->fds[1] = launch->fds[2] = launch->exit_fd = -1;
         pthread_mutex_lock(&launcher->lock);
         launch->next = NULL;
         if (launcher->first)
