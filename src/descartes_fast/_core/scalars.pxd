@@ -8,3 +8,4 @@ from .wire cimport Cursor
 cdef int take_word(Cursor* cur, const Words* words, uint32_t* index) noexcept nogil
 cdef int take_uuid(Cursor* cur, uint8_t* out) noexcept nogil
 cdef int take_time(Cursor* cur, Time* out) noexcept nogil
+cdef bint parse_uuid(const uint8_t* text, size_t size, uint8_t* out) noexcept nogil

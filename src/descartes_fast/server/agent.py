@@ -25,6 +25,7 @@ from .._core import (
     StatusUpdate,
     StatusUpdateType,
 )
+from .._core.ids import id_text
 from ..config import OutputPolicy
 from ..errors import ExecutionError, InvalidState
 from .backends import LaunchPlan
@@ -92,7 +93,7 @@ class Agent:
         stored_config: bytes = b"",
     ) -> None:
         self.id = agent_id
-        self.id_text = str(agent_id)
+        self.id_text = id_text(agent_id)
         self.name = config.name
         self.model_backend = config.model_backend
         self.task = _shortened(config.task)

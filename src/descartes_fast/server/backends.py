@@ -8,10 +8,12 @@ import resource
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from .._core.ids import id_text
 from ..config import BackendConfig, PausePolicy, StdinPolicy
 from ..errors import AccessDenied, InvalidContext, Unsupported, UsageError
 from .builtin_backends import ALIASES, BUILTIN_BACKENDS
@@ -235,7 +237,7 @@ class _Backend:
             environment["AGENT_CONTEXT"] = config.context
         if config.system_prompt:
             environment["AGENT_SYSTEM_PROMPT"] = config.system_prompt
-        environment["DESCARTES_AGENT_ID"] = str(agent_id)
+        environment["DESCARTES_AGENT_ID"] = id_text(agent_id)
         environment["DESCARTES_AGENT_NAME"] = config.name
         return environment
 
@@ -298,19 +300,17 @@ def _level_key(level: str) -> str:
     return level.lower().replace("-", "").replace("_", "")
 
 
+_TEXTS = ("name", "model_backend", "task", "context", "system_prompt", "model", "tool_level")
+_texts_of = attrgetter(*_TEXTS)
+
+
 def _check_texts(config: AgentConfig) -> None:
     """Refuse texts that no process can be given, and names that would deceive a reader."""
-    for name in (
-        "name",
-        "model_backend",
-        "task",
-        "context",
-        "system_prompt",
-        "model",
-        "tool_level",
-    ):
-        if "\0" in (getattr(config, name) or ""):
-            raise InvalidContext(f"the agent's {name} holds a NUL")
+    texts = _texts_of(config)
+    if "\0" in "".join(filter(None, texts)):
+        named = zip(_TEXTS, texts, strict=True)
+        wrong = next(name for name, text in named if text and "\0" in text)
+        raise InvalidContext(f"the agent's {wrong} holds a NUL")
     if len(config.name) > _NAME_LIMIT or not config.name.isprintable():
         raise InvalidContext(
             f"an agent's name has at most {_NAME_LIMIT} printable characters, "

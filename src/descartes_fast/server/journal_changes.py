@@ -18,8 +18,8 @@ class Changes:
     __slots__ = ("agents", "begun", "cursors", "forgotten", "replies", "withdrawn")
 
     def __init__(self) -> None:
-        self.agents: dict[UUID, AgentRecord | None] = {}
-        """By id; ``None`` for one that is removed."""
+        self.agents: dict[int, AgentRecord | None] = {}
+        """By the number of its id; ``None`` for one that is removed."""
         self.cursors: dict[tuple[UUID, str], int] = {}
         """Read cursors of agents whose record is older than that."""
         self.replies: dict[str, list[Reply]] = {}
@@ -32,7 +32,7 @@ class Changes:
         """By memory: the number before which replies are not remembered any more."""
 
     def save_agent(self, agent_id: UUID, record: AgentRecord | None) -> None:
-        self.agents[agent_id] = record
+        self.agents[agent_id.int] = record
         if self.cursors:  # the record has them
             self.cursors.pop((agent_id, "stdout"), None)
             self.cursors.pop((agent_id, "stderr"), None)

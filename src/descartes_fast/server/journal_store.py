@@ -132,8 +132,8 @@ class JournalStore:
             if records:
                 yield _SAVE_AGENT, [_row(record) for record in records]
             if len(records) < len(changes.agents):
-                gone = [agent_id for agent_id, record in changes.agents.items() if record is None]
-                yield _REMOVE_AGENT, [(agent_id.bytes,) for agent_id in gone]
+                gone = [number for number, record in changes.agents.items() if record is None]
+                yield _REMOVE_AGENT, [(number.to_bytes(16),) for number in gone]
         for (agent_id, stream), offset in changes.cursors.items():
             yield _SAVE_CURSOR[stream], [(offset, agent_id.bytes)]
         if changes.begun:

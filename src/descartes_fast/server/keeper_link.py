@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
+from .._core.ids import id_of, id_text
 from ..errors import (
     AgentError,
     CommunicationError,
@@ -130,16 +131,17 @@ class KeeperLink:
         if self.lost is not None and not self._over:
             raise ServerBusy(f"the keeper is being replaced: {self.lost}")
         connection = self._connection
+        agent_text = id_text(launch.agent_id)
         try:
             reply = await connection.ask(
                 "launch",
                 launch.stdin_data,
                 take=lambda header, found: self._take_started(launch, header["fds"], found),
-                agent=str(launch.agent_id),
+                agent=agent_text,
                 argv=list(launch.argv),
                 environment={
                     **launch.environment,
-                    MARKER: f"{self.instance}/{launch.agent_id}",
+                    MARKER: f"{self.instance}/{agent_text}",
                 },
                 cwd=launch.cwd,
                 stdin=launch.stdin,
@@ -153,7 +155,7 @@ class KeeperLink:
         except BrokenFrame:
             raise SpawnFailed("its arguments, environment and task are too long") from None
         except asyncio.CancelledError:
-            connection.post("abandon", agent=str(launch.agent_id))
+            connection.post("abandon", agent=agent_text)
             self._ends.drop(launch.agent_id)
             raise
         return Started(
@@ -164,7 +166,7 @@ class KeeperLink:
 
     async def abandon(self, agent_id: UUID) -> None:
         """Have an agent killed and forgotten with its output; its launch is over then."""
-        await self._connection.ask("abandon", agent=str(agent_id))
+        await self._connection.ask("abandon", agent=id_text(agent_id))
 
     async def write_stdin(
         self, agent_id: UUID, data: bytes, *, close: bool = False, key: str = ""
@@ -181,7 +183,7 @@ class KeeperLink:
                 "write",
                 data,
                 take=lambda header, found: self._ends.add(agent_id, header["fds"], found),
-                agent=str(agent_id),
+                agent=id_text(agent_id),
                 close=close,
                 key=key,
             )
@@ -199,7 +201,7 @@ class KeeperLink:
 
         Raises ``InvalidState`` if the agent has ended, ``InvalidContext`` for no such signal.
         """
-        await self._ask("signal", agent=str(agent_id), signal=int(signum), tree=tree, key=key)
+        await self._ask("signal", agent=id_text(agent_id), signal=int(signum), tree=tree, key=key)
 
     def signal_many(
         self, agent_ids: bytes, signum: int, *, key: str = ""
@@ -226,18 +228,18 @@ class KeeperLink:
 
         Returns once signalled; the keeper holds the timer. Raises ``InvalidState``.
         """
-        await self._ask("stop", agent=str(agent_id), grace_secs=grace_secs, key=key)
+        await self._ask("stop", agent=id_text(agent_id), grace_secs=grace_secs, key=key)
 
     async def kill(self, agent_id: UUID, *, key: str = "") -> None:
         """Kill an agent and all that belongs to it. Raises ``InvalidState``."""
-        await self._ask("kill", agent=str(agent_id), key=key)
+        await self._ask("kill", agent=id_text(agent_id), key=key)
 
     async def release(self, agent_id: UUID, stream: str, offset: int) -> None:
         """Let go of a stream's bytes before ``offset``: an agent that waits has room again.
 
         While there is no keeper nothing is said: whoever takes the agents over says it again.
         """
-        self._connection.post("release", agent=str(agent_id), stream=stream, offset=offset)
+        self._connection.post("release", agent=id_text(agent_id), stream=stream, offset=offset)
         await self._connection.drain()
 
     async def forget(self, agent_id: UUID, *, remove_output: bool = False) -> None:
@@ -245,7 +247,7 @@ class KeeperLink:
 
         Raises ``InvalidState`` if it has not ended.
         """
-        await self._ask("forget", agent=str(agent_id), remove=remove_output)
+        await self._ask("forget", agent=id_text(agent_id), remove=remove_output)
 
     def forget_ended(self, agent_ids: Iterable[UUID]) -> None:
         """Let the keeper drop what it knows of agents whose ends are stored.
@@ -253,7 +255,7 @@ class KeeperLink:
         While there is no keeper nothing is said: whoever takes the agents over says it again.
         """
         self._connection.post_all(
-            "forget", [{"agent": str(agent_id), "remove": False} for agent_id in agent_ids]
+            "forget", [{"agent": id_text(agent_id), "remove": False} for agent_id in agent_ids]
         )
 
     async def set_total_limit(self, limit_bytes: int | None) -> None:
@@ -294,7 +296,7 @@ class KeeperLink:
         for first in range(0, len(wanted), _DUPLICATES_AT_ONCE):
             some = wanted[first : first + _DUPLICATES_AT_ONCE]
             await connection.ask(
-                "duplicates", take=self._take_duplicates, agents=[str(one) for one in some]
+                "duplicates", take=self._take_duplicates, agents=[id_text(one) for one in some]
             )
 
     async def _hold_all(self, connection: KeeperConnection) -> list[KnownAgent]:
@@ -318,7 +320,7 @@ class KeeperLink:
         reply = await self._connection.ask(
             "adopt",
             descriptors=list(held.values()),
-            agent=str(adoption.agent_id),
+            agent=id_text(adoption.agent_id),
             pid=adoption.pid,
             start_ticks=adoption.start_ticks,
             started_at_ns=adoption.started_at_ns,
@@ -333,12 +335,12 @@ class KeeperLink:
 
     async def stop_again(self, agent_id: UUID, grace_secs: float) -> None:
         """Stop an agent that was to be stopped by the keeper before."""
-        await self._connection.ask("stop", agent=str(agent_id), grace_secs=grace_secs, key="")
+        await self._connection.ask("stop", agent=id_text(agent_id), grace_secs=grace_secs, key="")
 
     async def pause_again(self, agent_id: UUID) -> None:
         """Send SIGSTOP to an agent whose pause was begun before."""
         await self._connection.ask(
-            "signal", agent=str(agent_id), signal=int(signal.SIGSTOP), tree=True, key=""
+            "signal", agent=id_text(agent_id), signal=int(signal.SIGSTOP), tree=True, key=""
         )
 
     async def drop_known(self, agent_id: UUID, *, wanted: bool) -> None:
@@ -346,7 +348,7 @@ class KeeperLink:
         and its output is removed."""
         self._ends.drop(agent_id)
         if wanted:
-            await self._connection.ask("forget", agent=str(agent_id), remove=False)
+            await self._connection.ask("forget", agent=id_text(agent_id), remove=False)
         else:
             await self.abandon(agent_id)
 
@@ -470,7 +472,7 @@ class KeeperLink:
         if header["event"] == "grew":
             self._events.output_grew(output_grew_of(header))
         elif header["event"] == "stdin":
-            self._ends.close_stdin(UUID(header["agent"]))
+            self._ends.close_stdin(id_of(header["agent"]))
         elif header["event"] == "ended":
             event = ended_of(header)
             self._ends.drop(event.agent_id)
@@ -489,6 +491,6 @@ class KeeperLink:
         for agent_id, names in header["agents"]:
             mine = [next(descriptors) for _ in names] if is_complete else None
             if names:
-                self._ends.take(UUID(agent_id), names, mine)
+                self._ends.take(id_of(agent_id), names, mine)
             else:  # it has ended
-                self._ends.drop(UUID(agent_id))
+                self._ends.drop(id_of(agent_id))

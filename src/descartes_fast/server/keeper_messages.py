@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
 
+from .._core.ids import id_of
 from ..config import OutputPolicy, StdinPolicy
 
 __all__ = [
@@ -141,7 +142,7 @@ class KeeperEvents(Protocol):
 def output_grew_of(header: Mapping[str, Any], *, agent_id: UUID | None = None) -> OutputGrew:
     """Return the lengths that a frame's header tells."""
     return OutputGrew(
-        agent_id=UUID(header["agent"]) if agent_id is None else agent_id,
+        agent_id=id_of(header["agent"]) if agent_id is None else agent_id,
         stdout_start=header["stdout"][0],
         stdout_bytes=header["stdout"][1],
         stderr_start=header["stderr"][0],
@@ -152,7 +153,7 @@ def output_grew_of(header: Mapping[str, Any], *, agent_id: UUID | None = None) -
 def ended_of(header: Mapping[str, Any]) -> Ended:
     """Return the end that a frame's header tells."""
     return Ended(
-        agent_id=UUID(header["agent"]),
+        agent_id=id_of(header["agent"]),
         exit_code=header["exit_code"],
         signal=header["signal"],
         stdout_start=header["stdout"][0],
@@ -170,7 +171,7 @@ def ended_of(header: Mapping[str, Any]) -> Ended:
 def known_agent_of(entry: Mapping[str, Any]) -> KnownAgent:
     """Return the agent that an entry of the keeper's list describes."""
     return KnownAgent(
-        agent_id=UUID(entry["agent"]),
+        agent_id=id_of(entry["agent"]),
         started=Started(
             pid=entry["pid"],
             started_at_ns=entry["started_at_ns"],

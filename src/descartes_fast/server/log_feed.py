@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from uuid import UUID
 
 from .._core import LogStreamMessage, LogStreamType
 from ..errors import OutputGone, ServerBusy
@@ -34,7 +33,7 @@ class LogFeed:
     def __init__(self, publisher: Publisher, counters: Counters) -> None:
         self._publisher = publisher
         self._counters = counters
-        self._positions: dict[UUID, _Position] = {}
+        self._positions: dict[int, _Position] = {}
         self._waiting: deque[_Position] = deque()
         self._turn: asyncio.Handle | None = None
         self._resting = False
@@ -46,7 +45,7 @@ class LogFeed:
 
     def leave_out(self, agent: Agent) -> None:
         """Publish nothing of what there is: an earlier server has, or it can be read."""
-        self._positions[agent.id] = position = _Position(agent)
+        self._positions[agent.id.int] = position = _Position(agent)
         position.skip_to_end()
 
     def finish(self, agent: Agent, then: Callable[[], None]) -> None:
@@ -55,7 +54,7 @@ class LogFeed:
         if position.queued:
             position.then = then
         else:
-            del self._positions[agent.id]
+            del self._positions[agent.id.int]
             then()
 
     def close(self) -> None:
@@ -69,9 +68,9 @@ class LogFeed:
                 position.then()
 
     def _take_up(self, agent: Agent) -> _Position:
-        position = self._positions.get(agent.id)
+        position = self._positions.get(agent.id.int)
         if position is None:
-            position = self._positions[agent.id] = _Position(agent)
+            position = self._positions[agent.id.int] = _Position(agent)
         if not self._is_wanted(position):
             position.skip_to_end()
         elif not position.queued:
@@ -124,7 +123,7 @@ class LogFeed:
         else:
             position.queued = False
             if position.then is not None:
-                del self._positions[position.agent.id]
+                del self._positions[position.agent.id.int]
                 position.then()
         return published
 
@@ -175,7 +174,7 @@ class _Position:
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
-        self.topic = str(agent.id).encode()
+        self.topic = agent.id_text.encode()
         self.offsets = dict.fromkeys(_STREAMS, 0)
         self.queued = False
         self.version = -1

@@ -26,9 +26,10 @@ class PipeEnds:
     """Descriptors by agent and by name (``stdin``, ``backlog``, ``stdout``, ...)."""
 
     def __init__(self) -> None:
-        self._held: dict[UUID, dict[str, int]] = {}
-        self._missing: set[UUID] = set()
-        self._closing: set[UUID] = set()
+        # By the numbers of their ids: hashing UUIDs is a call into Python.
+        self._held: dict[int, dict[str, int]] = {}
+        self._missing: set[int] = set()
+        self._closing: set[int] = set()
 
     def take(self, agent_id: UUID, names: Sequence[str], descriptors: Sequence[int] | None) -> None:
         """Hold an agent's descriptors instead of those held before.
@@ -40,13 +41,13 @@ class PipeEnds:
         self._let_go(agent_id)
         if descriptors is None or not names or is_one_of_the_last(max(descriptors)):
             close_all(descriptors or ())
-            self._missing.add(agent_id)
+            self._missing.add(agent_id.int)
         else:
-            self._held[agent_id] = dict(zip(names, descriptors, strict=True))
+            self._held[agent_id.int] = dict(zip(names, descriptors, strict=True))
 
     def add(self, agent_id: UUID, names: Sequence[str], descriptors: Sequence[int] | None) -> None:
         """Hold more of an agent, instead of what was held by the same names."""
-        held = self._held.get(agent_id)
+        held = self._held.get(agent_id.int)
         if held is None or descriptors is None or any(map(is_one_of_the_last, descriptors)):
             close_all(descriptors or ())
             self.miss(agent_id)
@@ -57,34 +58,34 @@ class PipeEnds:
 
     def miss(self, agent_id: UUID) -> None:
         """Something of an agent may not be held that should be."""
-        self._missing.add(agent_id)
+        self._missing.add(agent_id.int)
 
     def of(self, agent_id: UUID) -> dict[str, int]:
         """Return what is held of an agent, by name."""
-        return self._held.get(agent_id, {})
+        return self._held.get(agent_id.int, {})
 
     @property
     def missing(self) -> list[UUID]:
         """The agents whose descriptors are to be asked for again."""
-        return list(self._missing)
+        return [UUID(int=number) for number in self._missing]
 
     def will_close_stdin(self, agent_id: UUID) -> None:
         """An agent's stdin ends after its backlog: whoever takes that over must close it then."""
-        self._closing.add(agent_id)
+        self._closing.add(agent_id.int)
 
     def is_closing_stdin(self, agent_id: UUID) -> bool:
         """Whether an agent's stdin ends after its backlog."""
-        return agent_id in self._closing
+        return agent_id.int in self._closing
 
     def close_stdin(self, agent_id: UUID) -> None:
         """Close what is held of an agent's stdin."""
-        held = self._held.get(agent_id, {})
+        held = self._held.get(agent_id.int, {})
         close_all([held.pop(name) for name in _INPUT if name in held])
-        self._closing.discard(agent_id)
+        self._closing.discard(agent_id.int)
 
     def drop(self, agent_id: UUID) -> None:
         """Close all that is held of an agent, which has ended."""
-        self._closing.discard(agent_id)
+        self._closing.discard(agent_id.int)
         self._let_go(agent_id)
 
     def close(self) -> None:
@@ -95,5 +96,7 @@ class PipeEnds:
             close_all(self._held.popitem()[1].values())
 
     def _let_go(self, agent_id: UUID) -> None:
-        self._missing.discard(agent_id)
-        close_all(self._held.pop(agent_id, {}).values())
+        self._missing.discard(agent_id.int)
+        held = self._held.pop(agent_id.int, None)
+        if held is not None:
+            close_all(held.values())

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from .._core import AgentConfig, AgentStatus
+from .._core.ids import new_id
 from ..config import ZmqServerConfig
 from ..errors import AgentError, AgentTimeout, CommunicationError, InvalidContext, ServerBusy
 from .agent import Agent, AgentObserver
@@ -85,7 +86,7 @@ class Spawner:
         shortage = self._health.lost or self._reserves.shortage()
         if shortage is not None:
             raise ServerBusy(shortage)
-        agent_id = uuid4()
+        agent_id = new_id()
         plan = self._backends.plan(config, agent_id, metadata)
         directory = self._state_dir.agent_directory(agent_id)
         agent = Agent(

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from uuid import UUID
 
+from .._core.ids import id_text
 from ..config_checks import is_server_name
 from ..errors import UsageError
 from .locks import lock_file
@@ -65,7 +66,7 @@ class StateDir:
 
     def agent_directory(self, agent_id: UUID) -> str:
         """Return the directory of one agent's output."""
-        return f"{self._agents_path}/{agent_id}"
+        return f"{self._agents_path}/{id_text(agent_id)}"
 
     def remove_agents(self, agent_ids: Iterable[UUID]) -> None:
         """Remove the output of agents; blocks on the disk.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from uuid import UUID
 
 from .._core import StatusUpdate, StatusUpdateType
 from .agent import Agent
@@ -22,8 +21,8 @@ class StatusFeed:
     def __init__(self, publisher: Publisher, *, enabled: bool) -> None:
         self._publisher = publisher
         self._enabled = enabled
-        self._grown: dict[UUID, Agent] = {}
-        self._told_at: dict[UUID, float] = {}
+        self._grown: dict[int, Agent] = {}
+        self._told_at: dict[int, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -34,20 +33,20 @@ class StatusFeed:
 
     def output_grew(self, agent: Agent) -> None:
         """Publish that there is more output: at once, or when 0.1 s have passed since the last."""
-        if not self._enabled or agent.id in self._grown:
+        if not self._enabled or agent.id.int in self._grown:
             return
         now = self._loop.time()
-        if now - self._told_at.get(agent.id, float("-inf")) >= OUTPUT_INTERVAL_SECS:
+        if now - self._told_at.get(agent.id.int, float("-inf")) >= OUTPUT_INTERVAL_SECS:
             self._tell_output(agent, now)
             return
-        self._grown[agent.id] = agent
+        self._grown[agent.id.int] = agent
         if self._timer is None:
             self._timer = self._loop.call_later(OUTPUT_INTERVAL_SECS, self._tell_grown)
 
     def forget(self, agent: Agent) -> None:
         """Publish nothing more about an agent's output; its end will say the lengths."""
-        self._grown.pop(agent.id, None)
-        self._told_at.pop(agent.id, None)
+        self._grown.pop(agent.id.int, None)
+        self._told_at.pop(agent.id.int, None)
 
     def heartbeat(self, *, active_agents: int, uptime_secs: int) -> None:
         """Publish that the server is alive."""
@@ -70,15 +69,15 @@ class StatusFeed:
         now = self._loop.time()
         waiting = list(self._grown.values())
         for agent in waiting:
-            if now - self._told_at[agent.id] >= OUTPUT_INTERVAL_SECS:
-                del self._grown[agent.id]
+            if now - self._told_at[agent.id.int] >= OUTPUT_INTERVAL_SECS:
+                del self._grown[agent.id.int]
                 self._tell_output(agent, now)
         if self._grown:
             next_at = min(self._told_at[key] for key in self._grown) + OUTPUT_INTERVAL_SECS
             self._timer = self._loop.call_at(next_at, self._tell_grown)
 
     def _tell_output(self, agent: Agent, now: float) -> None:
-        self._told_at[agent.id] = now
+        self._told_at[agent.id.int] = now
         if self._publisher.wants_status(agent.id_text):
             self._publisher.publish_status(
                 StatusUpdate(
