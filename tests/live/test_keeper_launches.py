@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from live.raw_keeper import RawKeeper, wait_until
+from live.raw_keeper import RawKeeper, RawServer, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses leases and prctl")
 
@@ -243,3 +243,63 @@ def test_agent_that_is_told_of_its_parents_end_outlives_a_renewal(keeper: RawKee
     assert (entry["phase"], entry["ended"]) == ("running", None)
     second.ask("kill", agent=launch["agent"], key="")
     assert second.ended(launch["agent"])["signal"] == signal.SIGKILL
+
+
+def launch_before_slow_ones(
+    keeper: RawKeeper, server: RawServer, script: str, count: int
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Launch a script some times, each before a slow launch; return what was sent and answered.
+
+    Nobody is told that a launch is done while the next one is: so some programs end before that.
+    """
+    launches = [keeper.launch_fields(script) for _ in range(count)]
+    asked = []
+    for launch in launches:
+        asked.append(server.send("launch", **launch))
+        server.send("launch", **slow(keeper, "exit"))
+    return list(zip(launches, map(server.reply, asked), strict=True))
+
+
+def test_who_ends_before_the_answer_brings_no_descriptors(keeper: RawKeeper) -> None:
+    server = keeper.greet()
+    answers = launch_before_slow_ones(keeper, server, "echo out; echo error >&2; exit 7", 10)
+    for launch, answer in answers:
+        end = server.ended(launch["agent"])
+        assert (end["exit_code"], end["stdout"], end["stderr"]) == (7, [0, 4], [0, 6])
+        told = [
+            frame
+            for frame in server.frames
+            if frame is answer or frame.get("agent") == launch["agent"]
+        ]
+        assert (told[0], told[-1]) == (answer, end)
+        assert keeper.stdout(launch["agent"]) == b"out\n"
+    server.ask("ping")
+    answers = launch_before_slow_ones(keeper, server, "exit 7", 10)
+    assert all(server.ended(launch["agent"])["exit_code"] == 7 for launch, _ in answers)
+    assert any("fds" not in answer for _, answer in answers)
+
+
+def test_what_a_leader_left_is_heard_though_it_ended_before_the_answer(keeper: RawKeeper) -> None:
+    server = keeper.greet()
+    left = "trap '' TERM; (sleep 0.5; echo late) & exit 3"
+    for launch, answer in launch_before_slow_ones(keeper, server, left, 5):
+        assert {"stdout", "stderr", "exit"} <= set(answer["fds"])
+        end = server.ended(launch["agent"])
+        assert (end["exit_code"], end["stdout"]) == (3, [0, 5])
+        assert keeper.stdout(launch["agent"]) == b"late\n"
+
+
+def test_task_is_written_though_the_program_may_have_ended(keeper: RawKeeper) -> None:
+    server = keeper.greet()
+    asked = []
+    for script in ("exit 4", "read line; echo $line") * 5:
+        launch = keeper.launch_fields(script, stdin="close-after-task")
+        asked.append((launch["agent"], server.send("launch", b"task\n" * 40_000, **launch)))
+        server.send("launch", **slow(keeper, "exit"))
+    for _, one in asked:
+        assert "pid" in server.reply(one)
+    ends = [server.ended(agent) for agent, _ in asked]
+    assert [end["exit_code"] for end in ends] == [4, 0] * 5
+    assert {keeper.stdout(agent) for agent, _ in asked[1::2]} == {b"task\n"}
+    # Standard streams, and what the keeper has of its own: nothing is left of what has ended.
+    wait_until(lambda: server.ask("ping")["open_fds"] <= 20)

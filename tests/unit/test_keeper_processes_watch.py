@@ -16,7 +16,7 @@ import pytest
 from descartes_fast.server.keeper import exits, trees
 from descartes_fast.server.keeper.exits import PidfdExits, SignalExits, choose_exits
 from descartes_fast.server.keeper.loop import READ, WRITE, Loop, SelectorPoller
-from descartes_fast.server.keeper.system import has_exited
+from descartes_fast.server.keeper.system import child_signals, has_exited
 from descartes_fast.server.keeper.trees import MARKER, GroupTable, ProcessTable, choose_trees
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="agents run on POSIX systems")
@@ -237,3 +237,37 @@ def test_descriptor_that_an_earlier_callback_gave_to_another_is_not_called_for(l
     for each in (ours, theirs, others, last):
         loop.unwatch(each.fileno())
         each.close()
+
+
+def test_only_what_left_this_session_may_be_left_by_an_agent(
+    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = ProcessTable("k")
+    with subprocess.Popen(["sleep", "60"]) as being_made:
+        monkeypatch.setattr(trees, "own_children", lambda: {being_made.pid})
+        assert not table.may_have_left({}, lambda pid: False)
+        monkeypatch.setattr(trees, "own_children", lambda: {being_made.pid, sleeper.pid})
+        assert table.may_have_left({}, lambda pid: False)
+        assert not table.may_have_left({}, lambda pid: pid == sleeper.pid)
+        assert not table.may_have_left({sleeper.pid: "a"}, lambda pid: False)
+        being_made.kill()
+    monkeypatch.setattr(trees, "own_children", lambda: {being_made.pid})
+    assert not table.may_have_left({}, lambda pid: False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has signalfd")
+def test_exit_of_a_child_is_heard_by_who_holds_its_signal_back(loop: Loop) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    fd = child_signals()
+    heard: list[bytes] = []
+    try:
+        loop.watch(fd, READ, lambda: heard.append(os.read(fd, 4096)))
+        assert signal.SIGCHLD in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        with subprocess.Popen(["true"]):
+            turn_until(loop, lambda: bool(heard))
+        assert int.from_bytes(heard[0][:4], sys.byteorder) == signal.SIGCHLD
+        with pytest.raises(BlockingIOError):
+            os.read(fd, 4096)
+    finally:
+        os.close(fd)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

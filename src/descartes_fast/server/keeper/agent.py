@@ -51,6 +51,8 @@ class Agent:
         """Whether what the leader left behind has got its SIGTERM."""
         self.abandoned = False
         """Nobody waits for this agent: it is ended and forgotten without a word."""
+        self.is_known = True
+        """Whether the server was told of it: an end before that waits."""
         self.ended_at_ns = 0
         self.ended: dict[str, Any] | None = None
         """The ``ended`` event, once there is one."""

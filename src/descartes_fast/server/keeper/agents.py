@@ -81,7 +81,10 @@ class Agents:
             raise Refusal("spawn_failed", str(error)) from None
 
     def started(self, request: Mapping[str, Any], stdin_data: bytes, start: Start) -> Agent:
-        """Return the agent of a start whose launch is done. Raises ``Refusal``."""
+        """Return the agent of a start whose launch is done. Raises ``Refusal``.
+
+        It is to be watched, unless it has ended by then, and its end is told when it is known.
+        """
         try:
             start.check()
         except StartFailed as error:
@@ -101,20 +104,39 @@ class Agents:
             self._output(request, "stdout", launch.stdout_fd),
             self._output(request, "stderr", launch.stderr_fd),
         )
+        agent.is_known = False
         try:
-            self.endings.attend(agent)
+            if agent.stdin is not None:
+                agent.stdin.queue(stdin_data, close=request["stdin"] == "close-after-task")
+            self.endings.attend(agent, has_exited=launch.has_exited)
+        except BaseException:
+            self._drop(agent)
+            raise
+        self._agents[agent_id] = agent
+        self._tell_when_stdin_closes(agent)
+        return agent
+
+    def watch(self, agent: Agent) -> None:
+        """Notice what an agent does that was started. Raises ``Refusal``; it is gone then."""
+        try:
+            self.endings.watch(agent)
         except BaseException as error:
-            self.endings.drop(agent)
-            for pipe in agent.outputs:
-                remove_output(pipe.path)
+            del self._agents[agent.id]
+            self._drop(agent)
             if isinstance(error, OSError):
                 raise Refusal("spawn_failed", f"the keeper cannot watch it: {error}") from None
             raise
-        self._agents[agent_id] = agent
-        if agent.stdin is not None:
-            agent.stdin.queue(stdin_data, close=request["stdin"] == "close-after-task")
-        self._tell_when_stdin_closes(agent)
-        return agent
+
+    def _drop(self, agent: Agent) -> None:
+        self.endings.drop(agent)
+        for pipe in agent.outputs:
+            remove_output(pipe.path)
+
+    def make_known(self, agent: Agent) -> None:
+        """Tell the end of an agent from now on, whose start has been told: it may have come."""
+        agent.is_known = True
+        if agent.ended is not None:
+            self._tell_end(agent)
 
     def adopt(self, request: Mapping[str, Any], descriptors: Descriptors) -> Agent:
         """Take over an agent of an earlier keeper, with the ends of its pipes that are left.
@@ -152,6 +174,7 @@ class Agents:
             pipe.go_on(first, end)
         try:
             self.endings.attend(agent)
+            self.endings.watch(agent)
         except OSError as error:
             self.endings.drop(agent)
             raise Refusal("busy", f"the keeper cannot watch it: {error}") from None
@@ -170,6 +193,7 @@ class Agents:
             return
         self._tell_when_stdin_closes(agent)
         self.endings.attend(agent)
+        self.endings.watch(agent)
         if agent.stdin is not None:
             agent.stdin.flush()
 
@@ -350,7 +374,6 @@ class Agents:
         if agent.abandoned:
             self.forget(agent.id, remove=True)
             return
-        self.growth.tell_last(agent)
         agent.ended = {
             **agent.growth(),
             "event": "ended",
@@ -362,6 +385,12 @@ class Agents:
             "system_secs": how.system_secs,
             "max_rss_bytes": how.max_rss_bytes,
         }
+        if agent.is_known:
+            self._tell_end(agent)
+
+    def _tell_end(self, agent: Agent) -> None:
+        assert agent.ended is not None
+        self.growth.tell_last(agent)
         self._tell(agent.ended)
 
 

@@ -61,6 +61,7 @@ class Endings:
         self._ending: set[Agent] = set()
         # Ids of agents that have ended and left no descendant; nobody has looked for more yet.
         self._unswept: set[str] = set()
+        self._sweeps = False
         self._look_wanted = False
         self._next_look_at = 0.0
         self._looked_at = 0.0
@@ -75,19 +76,23 @@ class Endings:
         """How many agents have not ended."""
         return len(self._live)
 
-    def attend(self, agent: Agent) -> None:
-        """See an agent to its end from wherever it is. Raises ``OSError``; see :meth:`drop`."""
+    def attend(self, agent: Agent, *, has_exited: bool = False) -> None:
+        """See an agent to its end from wherever it is; :meth:`watch` follows if that is not there.
+
+        ``has_exited`` says so of the leader of one that runs otherwise. Where this or the other
+        raises the agent is to be dropped.
+        """
         self._live[agent.id] = agent
         for pipe in agent.outputs:
             if pipe in agent.unfinished:
                 self._pump.add(pipe, lambda: self._grown(agent), self._finisher(agent, pipe))
-        if agent.phase is Phase.RUNNING:
+        if agent.phase is Phase.RUNNING or not agent.leader.is_adopted:
             self._leaders[agent.leader.pid] = agent.id
-            agent.leader.watch(lambda: self._leader_exited(agent))
-            if not agent.leader.is_adopted:
-                self.targets.add(agent.id, agent.leader.pid)
-        elif not agent.leader.is_adopted:
-            self._leaders[agent.leader.pid] = agent.id
+        if has_exited:
+            self._leader_exited(agent)
+            return
+        if agent.phase is Phase.RUNNING and not agent.leader.is_adopted:
+            self.targets.add(agent.id, agent.leader.pid)
         if agent.kill_at is not None:
             self._kill_later(agent)
         if agent.give_up_at is not None:
@@ -97,8 +102,15 @@ class Endings:
         elif agent.phase is Phase.DRAINING:
             self._drain(agent)
 
+    def watch(self, agent: Agent) -> None:
+        """Notice an agent's output and its leader's exit when they come. Raises ``OSError``."""
+        for pipe in agent.unfinished:
+            self._pump.watch(pipe)
+        if agent.phase is Phase.RUNNING:
+            agent.leader.watch(lambda: self._leader_exited(agent))
+
     def drop(self, agent: Agent) -> None:
-        """Let go of an agent that :meth:`attend` raised for; a child is killed and reaped."""
+        """Let go of an agent that cannot be attended to; a child is killed and reaped."""
         self.targets.discard(agent.id)
         if not agent.leader.is_adopted:
             agent.leader.send_group(signal.SIGKILL)
@@ -161,7 +173,8 @@ class Endings:
         if agent.leader.is_adopted:
             # Reaped by somebody else: another process may have its id from now on.
             self._leaders.pop(agent.leader.pid, None)
-        self._kill_within(agent, _REST_GRACE_SECS)
+        kill_at = time.monotonic() + _REST_GRACE_SECS  # no timer: until then there are looks
+        agent.kill_at = kill_at if agent.kill_at is None else min(agent.kill_at, kill_at)
         agent.phase = Phase.CLEARING
         self._clear(agent)
 
@@ -240,17 +253,18 @@ class Endings:
 
     def _sweep_later(self, agent_ids: Iterable[str]) -> None:
         """Look once for the marks of ended agents: not only their descendants can have them."""
-        if not self._unswept:
-            self._loop.call_later(_SWEEP_SECS, self._look_and_sweep)
         self._unswept.update(agent_ids)
+        if not self._sweeps:
+            self._sweeps = True
+            self._loop.call_later(_SWEEP_SECS, self._look_and_sweep)
 
     def _look_and_sweep(self) -> None:
-        try:
-            members = self._trees.members(self._sessions())
-        except OSError:
-            self._loop.call_later(_SWEEP_SECS, self._look_and_sweep)
-        else:
-            self._sweep(members)
+        self._sweeps = False
+        if self._unswept:
+            try:
+                self._sweep(self._trees.members(self._sessions()))
+            except OSError:
+                self._sweep_later(())
 
     def _sweep(self, members: Mapping[str, list[int]]) -> None:
         for agent_id in self._unswept.intersection(members):

@@ -10,7 +10,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from .agent import Agent
 from .agents import Agents
@@ -27,6 +28,7 @@ from .renewal import renew, restored_agents, save_agents
 from .requests import Answer, Requests, figures
 from .start import Start
 from .starts import Request, Starts
+from .system import child_signals
 from .trees import children, choose_trees
 
 __all__ = ["Keeper"]
@@ -37,7 +39,10 @@ _MAX_GUESTS = 16
 _END_GRACE_SECS = 2.0  # when nobody says how long
 _END_SECS = 10.0  # the keeper is gone after this, whatever hangs
 _SWEEP_SECS = 2.0
+_CHILDREN_SECS = 0.02  # between two looks for what agents have left and has ended
 _LAST_WORDS_SECS = 1.0
+
+_Later = TypeVar("_Later", Start, Agent)
 
 
 class Keeper:
@@ -58,7 +63,7 @@ class Keeper:
         self._leave_at: float | None = None
         self._ends_are_left = False
         self._has_complained = False
-        self._signals_fd = -1
+        self._signals_fd = self._children_fd = -1
         self._own_limits = own_limits
         self._trees = choose_trees(instance)
         self._keys = KeyMemory()
@@ -67,11 +72,14 @@ class Keeper:
         )
         self._restored: list[Agent] = []
         self._requests = Requests(self.agents, self._keys)
+        self._started: list[tuple[Request, Agent]] = []
+        """Launches that are to be answered, with their agents."""
         self._starts = Starts(
             self._loop,
             self.agents.launcher,
             begin=self._begin_launch,
             finish=self._finish_launch,
+            answer=self._answer_launches,
             serve=self._serve,
             abandon=self.agents.abandon,
         )
@@ -90,6 +98,8 @@ class Keeper:
         self._reception.keep_open(lambda: self._server is None)
         self._signals_fd = signals_fd
         self._loop.watch(signals_fd, READ, self._signals_came)
+        self._children_fd = child_signals()
+        self._watch_children()
         for agent in self._restored:
             try:
                 self.agents.resume(agent)
@@ -113,6 +123,7 @@ class Keeper:
         self.agents.close()
         self._reception.close()
         self._loop.close()
+        close_all([fd for fd in [self._children_fd] if fd >= 0])
 
     def end(self, grace_secs: float) -> None:
         """Start nothing more, end all agents, then return from :meth:`run`."""
@@ -210,6 +221,18 @@ class Keeper:
         if signal.SIGCHLD in numbers:
             self.agents.endings.child_signalled()
 
+    def _watch_children(self) -> None:
+        if self._children_fd >= 0:
+            self._loop.watch(self._children_fd, READ, self._children_signalled)
+
+    def _children_signalled(self) -> None:
+        os.read(self._children_fd, 4096)
+        if self.agents.endings.exits.uses_fds:
+            # Each agent's exit says so, and nobody waits for this: what it left has ended.
+            self._loop.unwatch(self._children_fd)
+            self._loop.call_later(_CHILDREN_SECS, self._watch_children)
+        self.agents.endings.child_signalled()
+
     def _take(
         self, connection: Connection, header: dict[str, Any], body: bytes, fds: Descriptors | None
     ) -> None:
@@ -238,9 +261,22 @@ class Keeper:
 
     def _finish_launch(self, request: Request, start: Start) -> None:
         _, header, body, _ = request
-        self._reply(request, lambda: self._requests.finish_launch(header, body, start))
+        agent = self._reply(request, lambda: self._requests.finish_launch(header, body, start))
+        if agent is not None:
+            self._started.append((request, agent))
 
-    def _reply(self, request: Request, answer: Callable[[], Answer | Start | None]) -> Start | None:
+    def _answer_launches(self) -> None:
+        """Answer what was started. What ends before that costs no descriptors, here and there."""
+        if self._started:
+            self._loop.run(self.agents.endings.after_turn)
+            started, self._started = self._started, []
+            for request, agent in started:
+                self._reply(request, partial(self._requests.answer_launch, agent))
+                self.agents.make_known(agent)
+
+    def _reply(
+        self, request: Request, answer: Callable[[], Answer | _Later | None]
+    ) -> _Later | None:
         """Send what ``answer`` returns, or why it refuses.
 
         If it returns no answer the reply comes later: return what it did.
@@ -333,14 +369,14 @@ class Keeper:
         if self._server is not None:
             self._server.flush()
         # What has come is dealt with here; what comes now stays for the new program.
-        signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+        before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
         try:
             self._signals_came()
             if self._end_by is not None:
                 raise Refusal("shutting_down", "the keeper is ending")
             renew(argv, self._saved(), self._place.folder, self.agents.launcher.call)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _saved(self) -> dict[str, Any]:
         return {

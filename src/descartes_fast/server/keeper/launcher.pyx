@@ -47,7 +47,7 @@ cdef extern from *:
     #define NSIG 65
     #endif
 
-    enum { DESCARTES_FAST_TOGETHER = 16 };  /* launches that are told at once, if more follow */
+    enum { DESCARTES_FAST_TOGETHER = 32 };  /* launches that are told at once, if more follow */
     enum { DESCARTES_FAST_LAST = 8 };       /* descriptors that are for others */
 
     enum { DESCARTES_FAST_PIPES = 1, DESCARTES_FAST_FORK, DESCARTES_FAST_PREPARING,
@@ -293,6 +293,14 @@ cdef extern from *:
         return pid;
     }
 
+    /* Whether a child has exited; its exit status stays where it is. */
+    static int descartes_fast_has_exited(pid_t pid)
+    {
+        siginfo_t info;
+        memset(&info, 0, sizeof info);
+        return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid;
+    }
+
     static void descartes_fast_run(descartes_fast_launch *launch, int shares_memory,
                                    pthread_mutex_t *lock)
     {
@@ -406,6 +414,7 @@ cdef extern from *:
                                      descartes_fast_launch *launch)
     {
         pthread_sigmask(SIG_BLOCK, NULL, &launch->mask);
+        sigdelset(&launch->mask, SIGCHLD);
         launch->fds[0] = launch->fds[1] = launch->fds[2] = launch->exit_fd = -1;
         pthread_mutex_lock(&launcher->lock);
         launch->next = NULL;
@@ -540,6 +549,7 @@ cdef extern from *:
     int open_launcher "descartes_fast_open_launcher"(CLauncher* launcher)
     int work "descartes_fast_work"(CLauncher* launcher) nogil
     void begin_launch "descartes_fast_begin"(CLauncher* launcher, CLaunch* launch)
+    int has_exited "descartes_fast_has_exited"(pid_t pid)
     int is_done "descartes_fast_is_done"(CLauncher* launcher, CLaunch* launch, double secs) nogil
     void kill_launch "descartes_fast_kill"(CLauncher* launcher, CLaunch* launch)
     void cancel "descartes_fast_cancel"(CLauncher* launcher)
@@ -578,7 +588,8 @@ cdef class Launch:
     All texts are bytes without a NUL: ``executables`` are the paths where it may be, ``environment``
     has ``NAME=value``. ``limits`` are resources, each with its soft and its hard limit;
     ``oom_score`` is what the child gives itself if it may. Without a pipe for stdin that is
-    ``null_fd``. Signals have their defaults in the program, but those that are ignored here. What
+    ``null_fd``. Signals have their defaults in the program, but those that are ignored here, and
+    those are held back that whoever begins it holds back, except SIGCHLD. What
     else is open here must be closed on exec, and 0, 1 and 2 must be open. The descriptors are those
     of whoever asks for them, who closes them.
     """
@@ -664,6 +675,11 @@ cdef class Launch:
     def made_between_ns(self):
         """When the process was made, by the clock since boot: not before, not after."""
         return self._launch.made_between_ns[0], self._launch.made_between_ns[1]
+
+    @property
+    def has_exited(self):
+        """Whether the process has exited by now; it is still to be reaped."""
+        return bool(has_exited(self._launch.pid))
 
     @property
     def started_at_ns(self):

@@ -175,7 +175,7 @@ class OutputPipe:
             return self._write(memoryview(self._refused))
         if self.path not in self._files and not holds_bytes(self.fd):
             # Once nobody has the other end nothing comes any more, but it may have just before.
-            if not is_hung_up(self.fd):
+            if self.finishing or not is_hung_up(self.fd):
                 return Outcome.EMPTY
             if not holds_bytes(self.fd):
                 return Outcome.END

@@ -20,7 +20,9 @@ MAX_DESCRIPTORS = 253
 """What Linux takes in one message (SCM_MAX_FD)."""
 
 _ROOM = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # macOS has none: it is set afterwards
+# Plain numbers: a flag of the module's takes a microsecond to be compared.
+_CLOEXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))  # macOS has none: it is set afterwards
+_CUT_SHORT = int(socket.MSG_CTRUNC)
 
 
 def send(peer: socket.socket, data: bytes | bytearray, descriptors: Sequence[int]) -> int:
@@ -46,7 +48,7 @@ def receive(peer: socket.socket, size: int) -> tuple[bytes, list[list[int]]]:
     if not _CLOEXEC:
         for fd in (fd for batch in batches for fd in batch):
             os.set_inheritable(fd, False)
-    if flags & socket.MSG_CTRUNC and not batches:
+    if flags & _CUT_SHORT and not batches:
         batches.append([])
     return data, batches
 

@@ -14,6 +14,9 @@ has closed an agent's stdin before its end: after the last byte, or as nobody re
 The body of ``signal_many`` is the ids of agents, 16 bytes each; its reply says in
 ``refused`` which were not signalled: their positions, each with code and words.
 
+An agent may have ended before its ``launch`` is answered: the answer brings no descriptors
+then, and ``ended`` follows it.
+
 The server holds duplicates of what must not go away with the keeper: ``launch`` and
 ``duplicates`` bring ``stdin``, ``stdout``, ``stderr``, ``exit`` and ``backlog``, ``write``
 brings ``backlog`` when it has made it, ``adopt`` gives them to the next keeper. The

@@ -42,16 +42,19 @@ class Pump:
     def add(
         self, pipe: OutputPipe, grown: Callable[[], None], finished: Callable[[], None]
     ) -> None:
-        """Move what ``pipe`` brings; call ``grown`` after each chunk.
+        """Move what ``pipe`` brings, from :meth:`watch` on; call ``grown`` after each chunk.
 
-        ``finished`` is called once, after :meth:`finish`. Raises ``OSError``.
+        ``finished`` is called once, after :meth:`finish`.
         """
         stream = _Stream(pipe, grown, finished, lambda: self._step(stream))
-        if pipe.fd < 0:
-            stream.at_end = True  # the pipe's end was lost with an earlier keeper
-        else:
-            self._watch(stream)
+        stream.at_end = pipe.fd < 0  # the pipe's end was lost with an earlier keeper
         self._streams[pipe] = stream
+
+    def watch(self, pipe: OutputPipe) -> None:
+        """Move what comes when it comes. Raises ``OSError``."""
+        stream = self._streams[pipe]
+        if not stream.at_end:
+            self._watch(stream)
 
     def finish(self, pipe: OutputPipe) -> None:
         """Move what is left (nobody of the agent is left to write more), then call back."""
@@ -87,13 +90,15 @@ class Pump:
         outcome = Outcome.END if stream.at_end else pipe.move()
         if outcome is Outcome.MOVED:
             stream.grown()
-            self._watch(stream)
             if pipe.finishing:
                 self._loop.call_soon(stream.step)
+            else:
+                self._watch(stream)
         elif outcome is Outcome.EMPTY:
-            self._watch(stream)
             if pipe.finishing:
                 self._finished(stream)
+            else:
+                self._watch(stream)
         elif outcome is Outcome.END:
             stream.at_end = True
             self._unwatch(stream)

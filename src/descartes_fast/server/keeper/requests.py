@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from .agent import Agent, Phase
 from .agents import Agents
 from .connection import Descriptors
 from .keys import KeyMemory
@@ -27,7 +28,7 @@ class Answer(NamedTuple):
 class Requests:
     """Serves the operations on agents. What has a ``key`` is done once for each key.
 
-    A launch takes its time: it has a beginning and an end of its own.
+    A launch takes its time: it has a beginning and two ends, with a look at the agent in between.
     """
 
     def __init__(self, agents: Agents, keys: KeyMemory) -> None:
@@ -63,17 +64,22 @@ class Requests:
         """Return the start of an agent. Raises ``Refusal``."""
         return self._agents.begin(header)
 
-    def finish_launch(self, header: _Header, body: bytes, start: Start) -> Answer:
-        """Answer a launch when its start is done. Raises ``Refusal``."""
-        agent = self._agents.started(header, body, start)
-        named = agent.descriptors()
+    def finish_launch(self, header: _Header, body: bytes, start: Start) -> Agent:
+        """Return the agent of a launch whose start is done. Raises ``Refusal``."""
+        return self._agents.started(header, body, start)
+
+    def answer_launch(self, agent: Agent) -> Answer:
+        """Return the answer to a launch; its agent may have ended. Raises ``Refusal``."""
+        self._agents.watch(agent)
         reply = {
             "pid": agent.leader.pid,
             "started_at_ns": agent.started_at_ns,
             "start_ticks": agent.leader.start_ticks,
-            "fds": list(named),
         }
-        return Answer(reply, list(named.values()))
+        if agent.phase is Phase.ENDED:
+            return Answer(reply)
+        named = agent.descriptors()
+        return Answer({**reply, "fds": list(named)}, list(named.values()))
 
     def _once(self, header: _Header, body: bytes) -> Answer:
         name = header["op"]

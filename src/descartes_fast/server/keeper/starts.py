@@ -15,7 +15,7 @@ from .start import Start
 
 __all__ = ["Request", "Starts"]
 
-_MOST_UNDER_WAY = 32  # what waits for the launcher need not wait here for its next turn
+_MOST_UNDER_WAY = 64  # what waits for the launcher need not wait here for its next turn
 _SLICE_SECS = 0.003  # of one turn of the loop
 _LOOK_SECS = 0.02  # what is done while the one after it takes long is noticed after that
 _LONGEST_WAIT_SECS = 5.0  # for a program that is being executed, on a disk that does not answer
@@ -28,8 +28,8 @@ class Starts:
     """Holds launches, and what concerns an agent whose launch is held, in their order.
 
     ``begin`` prepares a launch for ``launcher``, or has refused it if it returns nothing;
-    ``finish`` answers it when it is done; ``serve`` does other requests, and ``abandon`` ends an
-    agent that nobody waits for any more.
+    ``finish`` takes up each that is done, and ``answer`` answers those that were taken up;
+    ``serve`` does other requests, and ``abandon`` ends an agent that nobody waits for any more.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Starts:
         *,
         begin: Callable[[Request], Start | None],
         finish: Callable[[Request, Start], None],
+        answer: Callable[[], None],
         serve: Callable[[Request], None],
         abandon: Callable[[str], None],
     ) -> None:
@@ -46,6 +47,7 @@ class Starts:
         self._launcher = launcher
         self._begin = begin
         self._finish = finish
+        self._answer = answer
         self._serve = serve
         self._abandon = abandon
         self._queue: deque[Request] = deque()
@@ -112,6 +114,7 @@ class Starts:
             left_secs = max(0.0, stop_at - time.monotonic())
             if not self._serve_next() and not self._finish_first(left_secs):
                 return False
+            self._answer()
         return True
 
     def _call_soon(self) -> None:
@@ -131,6 +134,7 @@ class Starts:
         self._launcher.hear()
         while self._finish_first():
             pass
+        self._answer()
         self._go_on()
 
     def _look_later(self) -> None:

@@ -9,6 +9,7 @@ import fcntl
 import functools
 import os
 import select
+import signal
 import struct
 import sys
 import termios
@@ -16,6 +17,7 @@ import termios
 __all__ = [
     "SHORTAGES",
     "become_subreaper",
+    "child_signals",
     "has_exited",
     "holds_bytes",
     "is_hung_up",
@@ -44,6 +46,7 @@ _WEXITED = 4
 _WNOWAIT = 0x20 if sys.platform == "darwin" else 0x01000000
 
 _NO_BYTES = bytes(4)
+_SIGSET_BYTES = 128  # an array of longs, with glibc and musl
 
 _libc = ctypes.CDLL(None, use_errno=True)
 # musl has only the second name, with offsets of 64 bits; 32-bit glibc needs the first.
@@ -64,6 +67,21 @@ def is_subreaper() -> bool:
     answer = ctypes.c_int()
     _libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0)
     return bool(answer.value)
+
+
+def child_signals() -> int:
+    """Hold SIGCHLD back in this thread; return a descriptor that is readable when one waits.
+
+    Its contents are to be read. -1 where the system has none: the signal comes as ever then.
+    """
+    if sys.platform != "linux" or not hasattr(_libc, "signalfd"):
+        return -1
+    first = (1 << signal.SIGCHLD - 1).to_bytes(ctypes.sizeof(ctypes.c_long), sys.byteorder)
+    wanted = first.ljust(_SIGSET_BYTES, b"\0")
+    fd: int = _libc.signalfd(-1, wanted, os.O_NONBLOCK | os.O_CLOEXEC)
+    if fd >= 0:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    return fd
 
 
 def punch_hole(fd: int, start: int, end: int) -> None:

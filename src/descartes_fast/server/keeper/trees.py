@@ -80,7 +80,11 @@ class ProcessTable:
         children = own_children()
         if children is None:
             return True
-        return not all(map(is_starting, children - leaders.keys()))
+        others = children - leaders.keys()
+        # A child that is being made does not say at once that it is there.
+        return not all(
+            is_starting(pid) or _is_in_own_session(pid) or is_starting(pid) for pid in others
+        )
 
     def send(self, pid: int, signum: int) -> None:
         """Signal a process that the last pass found, unless its id is somebody else's by now."""
@@ -235,6 +239,14 @@ def signal_all(trees: Trees, pids: Iterable[int], *signals: int) -> None:
     for pid in pids:
         for signum in signals:
             trees.send(pid, signum)
+
+
+def _is_in_own_session(pid: int) -> bool:
+    """Whether a process is in this one's session, where no agent's can be; or is there no more."""
+    try:
+        return os.getsid(pid) == os.getsid(0)
+    except OSError:
+        return True
 
 
 @contextlib.contextmanager
