@@ -21,14 +21,13 @@ import msgpack  # type: ignore[import-untyped]
 import pytest
 
 from descartes_fast import AgentConfig
-from descartes_fast.errors import ServerBusy, UsageError
+from descartes_fast.errors import ServerBusy
 from descartes_fast.server import journal as journal_module
-from descartes_fast.server import journal_schema
 from descartes_fast.server.journal import Haste, Journal, NoJournal
 from descartes_fast.server.journal_records import AgentRecord, stored_config
-from descartes_fast.server.journal_schema import STEPS, open_database
 from descartes_fast.server.journal_store import JournalStore
 from descartes_fast.server.state_view import prune_state
+from unit.journals import record
 
 
 @pytest.fixture
@@ -41,23 +40,6 @@ async def journal(path: Path) -> AsyncIterator[Journal]:
     journal = Journal.open(path)
     yield journal
     await journal.aclose()
-
-
-def record(**fields: Any) -> AgentRecord:
-    values: dict[str, Any] = {
-        "id": uuid4(),
-        "metadata": {},
-        "name": "a name",
-        "model_backend": "sh",
-        "task": "a task",
-        "pause_policy": "forced",
-        "status": "running",
-        "seq": 2,
-        "started_at_ns": 1,
-        "output_limit_bytes": 1000,
-        "output_policy": "trim",
-    }
-    return AgentRecord(**{**values, **fields})
 
 
 async def reopened(journal: Journal, path: Path) -> Journal:
@@ -195,84 +177,6 @@ def test_values_of_the_environment_are_stored_only_if_told() -> None:
     assert b"secret-value" in stored_config(config, with_environment=True)
     assert len(stored_config(config, with_environment=True)) < 10_000
     assert b"the task" not in stored_config(config, with_environment=True)
-
-
-# -- its file ----------------------------------------------------------------------------
-
-
-async def test_files_are_for_their_user_only(journal: Journal, path: Path) -> None:
-    journal.save_agent(record())
-    await journal.committed()
-    files = list(path.parent.iterdir())
-    assert len(files) == 3
-    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
-
-
-def test_link_is_refused(path: Path, tmp_path: Path) -> None:
-    target = tmp_path / "target"
-    target.touch()
-    path.symlink_to(target)
-    with pytest.raises(UsageError, match="cannot be opened"):
-        Journal.open(path)
-
-
-async def test_database_of_an_older_version_takes_the_missing_steps(path: Path) -> None:
-    journal = Journal.open(path)
-    saved = record()
-    journal.save_agent(saved)
-    await journal.aclose()
-
-    def add_column(connection: sqlite3.Connection) -> None:
-        connection.execute("ALTER TABLE agents ADD COLUMN colour TEXT DEFAULT 'red'")
-
-    for _ in range(2):  # the second time there is nothing to do
-        connection = open_database(path, (*STEPS, add_column))
-        assert connection.execute("SELECT name, colour FROM agents").fetchall() == [
-            ("a name", "red")
-        ]
-        assert connection.execute("PRAGMA user_version").fetchone() == (len(STEPS) + 1,)
-        connection.close()
-
-
-def test_step_that_fails_leaves_the_version_before_it(path: Path) -> None:
-    open_database(path).close()
-
-    def failing(connection: sqlite3.Connection) -> None:
-        connection.execute("CREATE TABLE half (a)")
-        connection.execute("nonsense")
-
-    with pytest.raises(UsageError, match="cannot be read"):
-        open_database(path, (*STEPS, failing))
-    connection = open_database(path)
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    connection.close()
-    assert "half" not in tables
-
-
-def test_database_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
-    open_database(path, (*STEPS, lambda connection: None)).close()
-    before = path.read_bytes()
-    with pytest.raises(UsageError, match="newer version"):
-        Journal.open(path)
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("damage", [b"no database at all" * 100, None])
-async def test_broken_file_is_refused_and_left_alone(path: Path, damage: bytes | None) -> None:
-    journal = Journal.open(path)
-    for _ in range(100):
-        journal.save_agent(record(task="x" * 4000))
-    await journal.aclose()
-    check_broken_file(path, damage)
-
-
-def check_broken_file(path: Path, damage: bytes | None) -> None:
-    whole = path.read_bytes()
-    broken = damage or whole[:8192] + os.urandom(len(whole) - 8192)
-    path.write_bytes(broken)
-    with pytest.raises(UsageError, match=r"cannot be read.*move both files away"):
-        Journal.open(path)
-    assert path.read_bytes() == broken
 
 
 # -- crashes and full disks --------------------------------------------------------------
@@ -490,23 +394,6 @@ async def test_only_the_newest_replies_are_read(journal: Journal, path: Path) ->
     again = Journal.open(path)
     assert len(stored_replies(again)) == 11
     await again.aclose()
-
-
-async def test_disk_that_is_full_is_not_taken_for_damage(
-    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await journal.aclose()
-
-    def refuse(*_: Any) -> None:
-        database = sqlite3.connect(":memory:")
-        database.execute("PRAGMA max_page_count=1")
-        with contextlib.closing(database):
-            database.execute("CREATE TABLE large (a)")
-
-    monkeypatch.setattr(journal_schema, "_migrate", refuse)
-    with pytest.raises(UsageError, match=r"cannot be used now: .*full") as refusal:
-        Journal.open(path)
-    assert "leave it where it is" in str(refusal.value)
 
 
 @pytest.mark.parametrize("replay_secs", [0.0, 1000.0])
