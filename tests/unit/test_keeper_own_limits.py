@@ -23,12 +23,10 @@ def oom_score() -> int:
 def begun_with(own: OwnLimits, limits: dict[str, int]) -> list[str]:
     """Return the score and the soft limit of descriptors that a program begins with."""
     launcher = Launcher()
-    null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     launch = Launch(
         [b"/bin/sh"],
         [b"sh", b"-c", b"cat /proc/self/oom_score_adj; ulimit -n"],
         [b"PATH=/usr/bin:/bin"],
-        null_fd=null_fd,
         has_stdin=False,
         directory=None,
         umask=0o22,
@@ -42,7 +40,7 @@ def begun_with(own: OwnLimits, limits: dict[str, int]) -> list[str]:
     launch.check()
     os.waitpid(launch.pid, 0)
     said = os.read(launch.stdout_fd, 1000).decode().split()
-    for fd in (null_fd, launch.stdout_fd, launch.stderr_fd):
+    for fd in (launch.stdout_fd, launch.stderr_fd):
         os.close(fd)
     return said
 

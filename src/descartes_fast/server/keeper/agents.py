@@ -56,7 +56,6 @@ class Agents:
         self._tell = tell
         self._own_limits = own_limits
         self._agents: dict[str, Agent] = {}
-        self._null_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._start_ticks = StartTicks()
 
     @property
@@ -76,7 +75,7 @@ class Agents:
         if not {"output_limit_bytes", "output_policy"} <= request.keys():
             raise Refusal("invalid", "a launch says what its output may be")
         try:
-            return Start(request, self._null_fd, self._own_limits, self.endings.exits.uses_fds)
+            return Start(request, self._own_limits, self.endings.exits.uses_fds)
         except StartFailed as error:
             raise Refusal("spawn_failed", str(error)) from None
 
@@ -326,7 +325,6 @@ class Agents:
         self.launcher.close()
         for agent in self._agents.values():
             self.endings.close(agent)
-        os.close(self._null_fd)
         self.endings.exits.close()
 
     def _find(self, agent_id: str) -> Agent:

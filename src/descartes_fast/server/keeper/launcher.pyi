@@ -11,7 +11,6 @@ class Launch:
         argv: list[bytes],
         environment: list[bytes],
         *,
-        null_fd: int,
         has_stdin: bool,
         directory: bytes | None,
         umask: int,

@@ -46,7 +46,7 @@ class Start:
     """
 
     def __init__(
-        self, request: Mapping[str, Any], null_fd: int, own_limits: OwnLimits, wants_exit_fd: bool
+        self, request: Mapping[str, Any], own_limits: OwnLimits, wants_exit_fd: bool
     ) -> None:
         """Make the directory for the output. Raises ``StartFailed``."""
         self._request = request
@@ -54,7 +54,7 @@ class Start:
         """The mark, too, by which a later server sees that the program may have run."""
         try:
             _make_directories(request, self._made)
-            self.launch = _launch(request, null_fd, own_limits, wants_exit_fd)
+            self.launch = _launch(request, own_limits, wants_exit_fd)
         except BaseException:
             self._remove_directories()
             raise
@@ -116,9 +116,7 @@ def remove_output(path: str) -> None:
             os.unlink(name)
 
 
-def _launch(
-    request: Mapping[str, Any], null_fd: int, own_limits: OwnLimits, wants_exit_fd: bool
-) -> Launch:
+def _launch(request: Mapping[str, Any], own_limits: OwnLimits, wants_exit_fd: bool) -> Launch:
     """Return what is to be begun. Raises ``StartFailed``."""
     argv, cwd, environment = request["argv"], request["cwd"], request["environment"]
     limits = request["limits"]
@@ -127,7 +125,6 @@ def _launch(
             _executables(argv[0], environment.get("PATH", os.defpath)),
             _all_passed(argv),
             _environment(environment),
-            null_fd=null_fd,
             has_stdin=request["stdin"] != "null",
             directory=None if cwd is None else _passed(cwd),
             umask=_AGENT_UMASK,
