@@ -105,6 +105,18 @@ def _is_passed_on(fd: int) -> bool:
         return False
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of the table is in /proc")
+def test_start_does_not_copy_all_descriptors_that_are_open(launcher: Launcher) -> None:
+    fds = [os.open(os.devnull, os.O_RDONLY) for _ in range(400)]
+    try:
+        status = output_of(launcher, "sh", "-c", "exec cat /proc/self/status")
+    finally:
+        for fd in fds:
+            os.close(fd)
+    (size,) = (line.split()[1] for line in status.splitlines() if line.startswith("FDSize"))
+    assert int(size) <= 256 < max(fds)
+
+
 def test_first_program_that_is_there_is_run(launcher: Launcher, tmp_path: Path) -> None:
     places = [os.fsencode(tmp_path / "nothing"), os.fsencode(tmp_path / "no" / "folder"), SHELL]
     assert output_of(launcher, "sh", "-c", "echo here", executables=places) == "here\n"

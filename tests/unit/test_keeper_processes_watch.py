@@ -245,14 +245,14 @@ def test_only_what_left_this_session_may_be_left_by_an_agent(
     table = ProcessTable("k")
     with subprocess.Popen(["sleep", "60"]) as being_made:
         monkeypatch.setattr(trees, "own_children", lambda: {being_made.pid})
-        assert not table.may_have_left({}, lambda pid: False)
+        assert table.strays({}, lambda pid: False) == []
         monkeypatch.setattr(trees, "own_children", lambda: {being_made.pid, sleeper.pid})
-        assert table.may_have_left({}, lambda pid: False)
-        assert not table.may_have_left({}, lambda pid: pid == sleeper.pid)
-        assert not table.may_have_left({sleeper.pid: "a"}, lambda pid: False)
+        assert table.strays({}, lambda pid: False) == [sleeper.pid]
+        assert table.strays({}, lambda pid: pid == sleeper.pid) == []
+        assert table.strays({sleeper.pid: "a"}, lambda pid: False) == []
         being_made.kill()
     monkeypatch.setattr(trees, "own_children", lambda: {being_made.pid})
-    assert not table.may_have_left({}, lambda pid: False)
+    assert table.strays({}, lambda pid: False) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux has signalfd")

@@ -87,7 +87,7 @@ class Agents:
         try:
             start.check()
         except StartFailed as error:
-            self.endings.child_signalled()  # what had ended behind this one is nobody's yet
+            self.endings.launch_failed()
             raise Refusal("spawn_failed", str(error)) from None
         agent_id, launch = request["agent"], start.launch
         agent = Agent(

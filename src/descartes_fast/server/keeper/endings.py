@@ -29,6 +29,7 @@ _REST_GRACE_SECS = 2.0  # for what a leader that has exited left behind
 _GIVE_UP_SECS = 5.0  # after SIGKILL: a process that hangs in the kernel holds up no report
 _LOOK_SECS = 0.005  # between two looks at the process table while something is ending
 _LOOK_SHARE = 5  # ... and at least so many times the processor time of one
+_SHORTEST_PAUSE_SECS = 0.001  # a look at a thousand children takes a fifth of that
 _BLIND_SECS = 0.1  # until the next look when the machine had nothing left to look with
 _SWEEP_SECS = 1.0  # until a look is had for what others have started in an ended agent's name
 _REMEMBER_SECS = 0.05  # a thousand agents stopped together cost few looks, not a thousand
@@ -62,6 +63,7 @@ class Endings:
         # Ids of agents that have ended and left no descendant; nobody has looked for more yet.
         self._unswept: set[str] = set()
         self._sweeps = False
+        self._are_some_hidden = False
         self._look_wanted = False
         self._next_look_at = 0.0
         self._looked_at = 0.0
@@ -120,7 +122,7 @@ class Endings:
         self._live.pop(agent.id, None)
         self._ending.discard(agent)
         self.close(agent)
-        self._reap_strays()  # it may have ended before, and its signal came long ago
+        self.child_signalled()  # it may have ended before, and its signal came long ago
 
     def close(self, agent: Agent) -> None:
         """Close an agent's descriptors."""
@@ -148,7 +150,14 @@ class Endings:
     def child_signalled(self) -> None:
         """SIGCHLD came: an agent has exited, or something that it left behind."""
         self.exits.child_signalled()
-        self._reap_strays()
+        try:
+            self._reap_strays()
+        except OSError:
+            self._loop.call_later(_BLIND_SECS, self.child_signalled)
+
+    def launch_failed(self) -> None:
+        """A child that was never an agent's was reaped."""
+        self._reap_hidden()
 
     def after_turn(self) -> None:
         """Look for what is left of agents, once for all events of a turn."""
@@ -225,14 +234,17 @@ class Endings:
 
     def _look(self) -> None:
         """Look once for all agents that are ending: who is there, if there may be anybody."""
+        began = time.thread_time()
         if self._left_nobody():
+            pause_secs = (time.thread_time() - began) * _LOOK_SHARE
             self._sweep_later(agent.id for agent in self._ending)
             for agent in list(self._ending):
                 self._drain(agent)
             self._look_wanted = False
+            if pause_secs >= _SHORTEST_PAUSE_SECS:
+                self._look_again_after(pause_secs)
             return
         now = self._looked_at = time.monotonic()
-        began = time.thread_time()
         members = self._trees.members(self._sessions())
         for agent in list(self._ending):
             self._end_rest(agent, members.get(agent.id, []), now)
@@ -247,9 +259,13 @@ class Endings:
 
     def _left_nobody(self) -> bool:
         """Whether all that are ending have exited and no process descends from them."""
-        return all(
-            agent.phase is Phase.CLEARING and not agent.leader.is_adopted for agent in self._ending
-        ) and not self._trees.may_have_left(self._leaders, self._is_starting)
+        return (
+            all(
+                agent.phase is Phase.CLEARING and not agent.leader.is_adopted
+                for agent in self._ending
+            )
+            and self._reap_strays()
+        )
 
     def _sweep_later(self, agent_ids: Iterable[str]) -> None:
         """Look once for the marks of ended agents: not only their descendants can have them."""
@@ -310,23 +326,47 @@ class Endings:
         agent.phase = Phase.ENDED
         self._ended(agent, how)
         self._pump.make_room()
-        self._reap_strays()
+        self._reap_hidden()
 
     def _reap_later(self, pid: int) -> None:
         """Reap a killed child that is nobody's: SIGCHLD says when, where that says who it was."""
         if not hasattr(os, "waitid") and os.waitpid(pid, os.WNOHANG)[0] == 0:
             self._loop.call_later(_LOOK_SECS, lambda: self._reap_later(pid))
 
-    def _reap_strays(self) -> None:
-        """Reap what agents left behind and has ended since, never a leader, nor who becomes one."""
-        if not hasattr(os, "waitid"):
-            return
-        while True:
+    def _reap_strays(self) -> bool:
+        """Reap what agents left behind and has ended since, never a leader, nor who becomes one.
+
+        Tells whether it is known that nothing is left now. Raises ``OSError``.
+        """
+        strays = self._trees.strays(self._leaders, self._is_starting)
+        if strays is None:
+            self._are_some_hidden = True
+            self._reap_hidden()
+            return False
+        left = [pid for pid in strays if not _is_reaped(pid)]
+        return not left
+
+    def _reap_hidden(self) -> None:
+        """Reap strays where nobody says who they are, one after another as they have ended.
+
+        A leader hides those behind it until it is reaped, which comes back here.
+        """
+        while self._are_some_hidden and hasattr(os, "waitid"):
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
+                found = None
+            if found is None:
+                self._are_some_hidden = False
+            elif found.si_pid in self._leaders or self._is_starting(found.si_pid):
                 return
-            # A leader hides those behind it until it is reaped, which comes back here.
-            if found is None or found.si_pid in self._leaders or self._is_starting(found.si_pid):
-                return
-            os.waitpid(found.si_pid, os.WNOHANG)
+            else:
+                os.waitpid(found.si_pid, os.WNOHANG)
+
+
+def _is_reaped(pid: int) -> bool:
+    """Reap a child if it has ended; tell whether it is gone."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True

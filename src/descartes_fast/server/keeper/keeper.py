@@ -40,6 +40,7 @@ _END_GRACE_SECS = 2.0  # when nobody says how long
 _END_SECS = 10.0  # the keeper is gone after this, whatever hangs
 _SWEEP_SECS = 2.0
 _CHILDREN_SECS = 0.02  # between two looks for what agents have left and has ended
+_CHILDREN_SHARE = 50  # ... and at least so many times the processor time of one
 _LAST_WORDS_SECS = 1.0
 
 _Later = TypeVar("_Later", Start, Agent)
@@ -227,11 +228,13 @@ class Keeper:
 
     def _children_signalled(self) -> None:
         os.read(self._children_fd, 4096)
+        began = time.thread_time()
+        self.agents.endings.child_signalled()
         if self.agents.endings.exits.uses_fds:
             # Each agent's exit says so, and nobody waits for this: what it left has ended.
+            pause_secs = max(_CHILDREN_SECS, (time.thread_time() - began) * _CHILDREN_SHARE)
             self._loop.unwatch(self._children_fd)
-            self._loop.call_later(_CHILDREN_SECS, self._watch_children)
-        self.agents.endings.child_signalled()
+            self._loop.call_later(pause_secs, self._watch_children)
 
     def _take(
         self, connection: Connection, header: dict[str, Any], body: bytes, fds: Descriptors | None

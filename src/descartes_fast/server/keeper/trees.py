@@ -71,20 +71,23 @@ class ProcessTable:
             self._seen = self._before | self._seen
             raise
 
-    def may_have_left(self, leaders: Mapping[int, str], is_starting: Callable[[int], bool]) -> bool:
-        """Whether leaders of ``leaders`` that were started here, and have exited, left anybody.
+    def strays(
+        self, leaders: Mapping[int, str], is_starting: Callable[[int], bool]
+    ) -> list[int] | None:
+        """Return what leaders that have exited left behind, or ancestors of it; also the dead.
 
-        That costs much less to know than who it is: what has lost its parent is a child of this
-        process then, and so is whoever its ancestors are that have not.
+        That costs much less to know than whose it is: what has lost its parent is a child of this
+        process then. ``None`` where that is not known. Raises ``OSError``.
         """
         children = own_children()
         if children is None:
-            return True
-        others = children - leaders.keys()
+            return None
         # A child that is being made does not say at once that it is there.
-        return not all(
-            is_starting(pid) or _is_in_own_session(pid) or is_starting(pid) for pid in others
-        )
+        return [
+            pid
+            for pid in children - leaders.keys()
+            if not (is_starting(pid) or _is_in_own_session(pid) or is_starting(pid))
+        ]
 
     def send(self, pid: int, signum: int) -> None:
         """Signal a process that the last pass found, unless its id is somebody else's by now."""
@@ -184,9 +187,11 @@ class GroupTable:
         """Return the process groups that have a member that is alive."""
         return {agent: [-pid] for pid, agent in leaders.items() if _group_is_alive(pid)}
 
-    def may_have_left(self, leaders: Mapping[int, str], is_starting: Callable[[int], bool]) -> bool:
-        """Whether leaders may have left anybody: that is not known here."""
-        return True
+    def strays(
+        self, leaders: Mapping[int, str], is_starting: Callable[[int], bool]
+    ) -> list[int] | None:
+        """Return what leaders have left behind: that is not known here."""
+        return None
 
     def send(self, pid: int, signum: int) -> None:
         """Signal a group of the last pass."""
