@@ -1,4 +1,4 @@
-"""The cost of an agent with 100, 1,000 and 5,000 of them alive: list, status, memory, idle."""
+"""The cost of an agent with 100, 1,000 and 5,000 alive: list, status, memory, idle, one more."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .names import CIRCUS, OURS, REQ_REP, SUPERVISOR, ZMQ
 SIZES = (100, 1000, 5000)
 QUICK_SIZES = {100: 20, 1000: 50, 5000: 100}
 DAEMONS_UP_TO = 1000
+SPAWNS = 500
 ROUND_TRIPS = 20  # lists in a round, and for the limit as many of as many bytes
 
 
@@ -61,8 +62,7 @@ def run(
             without={each.name: "" for each in contestants.running if each.name not in only},
             operation=operation,
             answer=facts["bytes"],
-            count=ROUND_TRIPS,
-            **work,
+            **{"count": ROUND_TRIPS, **work},
         )
         benchmark.extra_info["agents"] = live
         if live < asked:
@@ -94,4 +94,11 @@ def bench_scale_idle(run: Callable[..., None], quick: bool) -> None:
         only={OURS, CIRCUS, SUPERVISOR},
         rounds=3,
         secs=1 if quick else 10,
+    )
+
+
+def bench_scale_spawn(run: Callable[..., None], quick: bool) -> None:
+    """Agents that end at once, beside those that live."""
+    run(
+        "spawn", unit="spawns/s", value="rate", only={OURS}, count=SPAWNS // 10 if quick else SPAWNS
     )

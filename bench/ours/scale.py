@@ -1,4 +1,4 @@
-"""A server with many live agents: lists, statuses, memory and idle time."""
+"""A server with many live agents: lists, statuses, memory, idle time, and spawns beside them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from descartes_fast import (
+    AgentConfig,
     AgentInfo,
     AgentStatus,
     ListAgentsResponse,
@@ -23,6 +24,7 @@ from .server import OurServer, spawn_live
 
 _WARM_UP_AGENTS = 20
 _SETTLE_SECS = 2.0
+_SHORT = AgentConfig(name="true", model_backend="true", task="x")
 
 
 def read_every_field(infos: list[AgentInfo]) -> int:
@@ -63,6 +65,9 @@ async def scale() -> AsyncIterator[AsyncRound]:
                 if await client.get_agent_status(info) is not AgentStatus.RUNNING:
                     raise AssertionError("not running")
 
+            async def spawn() -> None:
+                await client.spawn_remote(_SHORT)
+
             async def one_round(
                 *, operation: str, secs: float = 5.0, count: int = 1, **_: Any
             ) -> dict[str, Any]:
@@ -75,6 +80,11 @@ async def scale() -> AsyncIterator[AsyncRound]:
                     return {"ms": took / count * 1e3, "done": running}
                 if operation == "status":
                     return await timed_workers([status_of_next], count=len(infos), in_flight=256)
+                if operation == "spawn":
+                    figures = await timed_workers([spawn], count=count, in_flight=64)
+                    while (await client.health_check()).active_agents != len(infos):
+                        await asyncio.sleep(0.01)
+                    return figures | {"done": len(infos)}
                 if operation == "idle":
                     used = cpu_secs(pids)
                     await asyncio.sleep(secs)
