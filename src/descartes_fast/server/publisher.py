@@ -12,6 +12,7 @@ from collections.abc import Callable
 import zmq
 
 from .._core import LogStreamMessage, StatusUpdate, serialize_zmq_message
+from .._core.ids import id_text
 from ..channel import Channel
 from .statistics import Counters
 from .topics import Topics
@@ -65,13 +66,13 @@ class Publisher:
         """Publish a status update under ``status/`` and the agent's id."""
         if self.topics.is_empty:
             return
-        topic = b"status/" + str(update.agent_id).encode()
+        topic = b"status/" + id_text(update.agent_id).encode()
         if self.topics.wanted(topic) and self._publish(topic, serialize_zmq_message(update)):
             self._counters.status_published += 1
 
     def publish_log(self, message: LogStreamMessage, size: int) -> None:
         """Publish ``size`` bytes of output under the agent's id."""
-        topic = str(message.agent_id).encode()
+        topic = id_text(message.agent_id).encode()
         if self._publish(topic, serialize_zmq_message(message)):
             self._counters.logs_published += 1
             self._counters.log_bytes_published += size

@@ -83,22 +83,13 @@ class CommandTemplate:
         program = self._groups[0].words[0]
         if program.names:
             raise UsageError(f"backend {backend!r}: the program's name must not be a placeholder")
-
-    @property
-    def required(self) -> frozenset[str]:
+        self.required = self._names(lambda group: not group.optional)
         """The placeholders that must have a value."""
-        return self._names(lambda group: not group.optional)
-
-    @property
-    def optional(self) -> frozenset[str]:
+        self.optional = self._names(lambda group: group.optional) - self.required
         """The placeholders that occur only in words left out when they have no value."""
-        return self._names(lambda group: group.optional) - self.required
-
-    @property
-    def expanding(self) -> frozenset[str]:
-        """Which of ``{argv}`` and ``{tool_level}`` the command has."""
         words = (word for group in self._groups for word in group.words)
-        return frozenset(word.expands for word in words if word.expands is not None)
+        self.expanding = frozenset(word.expands for word in words if word.expands is not None)
+        """Which of ``{argv}`` and ``{tool_level}`` the command has."""
 
     def fill(
         self, values: Mapping[str, str], expansions: Mapping[str, Sequence[str]]
