@@ -164,6 +164,9 @@ class RawServer:
     ) -> int:
         """Send a request; return its id."""
         self._last_id += 1
+        if isinstance(fields.get("environment"), dict):
+            pairs = [f"{name}={value}" for name, value in fields["environment"].items()]
+            fields["environment"] = "\0".join(pairs)
         data = frame({"op": operation, "id": self._last_id, **fields}, body)
         count = passing.send(self._socket, data, descriptors)
         self._socket.sendall(data[count:])
@@ -221,6 +224,8 @@ class RawServer:
                 self.frames.append(header)
                 if "re" in header:
                     self._replies[header["re"]] = header
+                    if "ended" in header:
+                        self.events.append(header["ended"])
                     received = self._arrivals.take_list(header) or []
                     if self.keeps_descriptors:
                         self._received[header["re"]] = received

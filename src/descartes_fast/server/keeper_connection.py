@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import socket
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from ..errors import CommunicationError, from_wire
@@ -85,13 +85,8 @@ class KeeperConnection:
 
     def post(self, operation: str, **fields: Any) -> None:
         """Send a request that nobody waits for."""
-        self.post_all(operation, [fields])
-
-    def post_all(self, operation: str, requests: Iterable[Mapping[str, Any]]) -> None:
-        """Send requests that nobody waits for, together."""
         if self.lost is None:
-            frames = (frame({"op": operation, "id": 0, **fields}) for fields in requests)
-            self._wire.write(b"".join(frames))
+            self._wire.write(frame({"op": operation, "id": 0, **fields}))
 
     async def drain(self) -> None:
         """Wait until the keeper has taken most of what was written."""
@@ -133,14 +128,19 @@ class KeeperConnection:
                     take(header, descriptors)
                     descriptors = []
                 future.set_result(header)
+            if "ended" in header:
+                self._tell(header["ended"])
         else:
-            try:
-                self._on_event(header)
-            except Exception as error:
-                self._loop.call_exception_handler(
-                    {"message": "an event of the keeper was not handled", "exception": error}
-                )
+            self._tell(header)
         close_all(descriptors or [])
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        try:
+            self._on_event(event)
+        except Exception as error:
+            self._loop.call_exception_handler(
+                {"message": "an event of the keeper was not handled", "exception": error}
+            )
 
 
 class _Wire:

@@ -139,10 +139,9 @@ class KeeperLink:
                 take=lambda header, found: self._take_started(launch, header["fds"], found),
                 agent=agent_text,
                 argv=list(launch.argv),
-                environment={
-                    **launch.environment,
-                    MARKER: f"{self.instance}/{agent_text}",
-                },
+                environment=_in_one(
+                    {**launch.environment, MARKER: f"{self.instance}/{agent_text}"}
+                ),
                 cwd=launch.cwd,
                 stdin=launch.stdin,
                 stdout_path=launch.stdout_path,
@@ -254,9 +253,7 @@ class KeeperLink:
 
         While there is no keeper nothing is said: whoever takes the agents over says it again.
         """
-        self._connection.post_all(
-            "forget", [{"agent": id_text(agent_id), "remove": False} for agent_id in agent_ids]
-        )
+        self._connection.post("forget_ended", agents=list(map(id_text, agent_ids)))
 
     async def set_total_limit(self, limit_bytes: int | None) -> None:
         """Limit what the streams of all agents that run keep together.
@@ -494,3 +491,11 @@ class KeeperLink:
                 self._ends.take(id_of(agent_id), names, mine)
             else:  # it has ended
                 self._ends.drop(id_of(agent_id))
+
+
+def _in_one(environment: Mapping[str, str]) -> str:
+    """Return an environment as a launch has it. Raises ``SpawnFailed`` for what cannot be one."""
+    text = "\0".join([f"{name}={value}" for name, value in environment.items()])
+    if "=" in "".join(environment) or text.count("\0") != len(environment) - 1:
+        raise SpawnFailed("a variable's name has '=' in it, or a variable a NUL")
+    return text

@@ -52,7 +52,7 @@ class Agent:
         self.abandoned = False
         """Nobody waits for this agent: it is ended and forgotten without a word."""
         self.is_known = True
-        """Whether the server was told of it: an end before that waits."""
+        """Whether the server was told of it; if it ends before that the same answer says so."""
         self.ended_at_ns = 0
         self.ended: dict[str, Any] | None = None
         """The ``ended`` event, once there is one."""

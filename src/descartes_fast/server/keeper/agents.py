@@ -82,7 +82,7 @@ class Agents:
     def started(self, request: Mapping[str, Any], stdin_data: bytes, start: Start) -> Agent:
         """Return the agent of a start whose launch is done. Raises ``Refusal``.
 
-        It is to be watched, unless it has ended by then, and its end is told when it is known.
+        It is to be watched, unless it has ended by then.
         """
         try:
             start.check()
@@ -130,12 +130,6 @@ class Agents:
         self.endings.drop(agent)
         for pipe in agent.outputs:
             remove_output(pipe.path)
-
-    def make_known(self, agent: Agent) -> None:
-        """Tell the end of an agent from now on, whose start has been told: it may have come."""
-        agent.is_known = True
-        if agent.ended is not None:
-            self._tell_end(agent)
 
     def adopt(self, request: Mapping[str, Any], descriptors: Descriptors) -> Agent:
         """Take over an agent of an earlier keeper, with the ends of its pipes that are left.
@@ -315,6 +309,13 @@ class Agents:
             for pipe in agent.outputs:
                 remove_output(pipe.path)
 
+    def forget_ended(self, agent_ids: Iterable[str]) -> None:
+        """Drop what is known of agents that have ended; others are left, and unknown ones fine."""
+        for agent_id in agent_ids:
+            agent = self._agents.get(agent_id)
+            if agent is not None and agent.phase is Phase.ENDED:
+                del self._agents[agent_id]
+
     def after_turn(self) -> None:
         """Do what is done once for all events of a turn."""
         self.endings.after_turn()
@@ -384,12 +385,10 @@ class Agents:
             "max_rss_bytes": how.max_rss_bytes,
         }
         if agent.is_known:
-            self._tell_end(agent)
-
-    def _tell_end(self, agent: Agent) -> None:
-        assert agent.ended is not None
-        self.growth.tell_last(agent)
-        self._tell(agent.ended)
+            self.growth.tell_last(agent)
+            self._tell(agent.ended)
+        else:
+            agent.grew = False  # its end is told with its start, and so is all that it said
 
 
 def _code(error: OSError, usual: str) -> str:

@@ -275,7 +275,7 @@ class Keeper:
             started, self._started = self._started, []
             for request, agent in started:
                 self._reply(request, partial(self._requests.answer_launch, agent))
-                self.agents.make_known(agent)
+                agent.is_known = True
 
     def _reply(
         self, request: Request, answer: Callable[[], Answer | _Later | None]

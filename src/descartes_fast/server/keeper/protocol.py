@@ -14,8 +14,9 @@ has closed an agent's stdin before its end: after the last byte, or as nobody re
 The body of ``signal_many`` is the ids of agents, 16 bytes each; its reply says in
 ``refused`` which were not signalled: their positions, each with code and words.
 
-An agent may have ended before its ``launch`` is answered: the answer brings no descriptors
-then, and ``ended`` follows it.
+The ``environment`` of a ``launch`` is a text, ``NAME=value`` of each variable with a NUL between
+them. The agent may have ended before it is answered: the answer brings no descriptors then, and
+has the event in its ``ended``.
 
 The server holds duplicates of what must not go away with the keeper: ``launch`` and
 ``duplicates`` bring ``stdin``, ``stdout``, ``stderr``, ``exit`` and ``backlog``, ``write``
@@ -53,7 +54,7 @@ __all__ = [
     "id_at",
 ]
 
-VERSION = 4
+VERSION = 5
 
 MAX_HEADER_BYTES = 64 * 1024 * 1024
 """Far above what execve(2) takes, so a launch that is too long is refused by the kernel."""

@@ -41,6 +41,7 @@ class Requests:
             "abandon": self._abandon,
             "release": self._release,
             "forget": self._forget,
+            "forget_ended": self._forget_ended,
             "limit_total": self._limit_total,
         }
         self._keyed: dict[str, Callable[[_Header, bytes], Answer]] = {
@@ -77,7 +78,7 @@ class Requests:
             "start_ticks": agent.leader.start_ticks,
         }
         if agent.phase is Phase.ENDED:
-            return Answer(reply)
+            return Answer({**reply, "ended": agent.ended})
         named = agent.descriptors()
         return Answer({**reply, "fds": list(named)}, list(named.values()))
 
@@ -140,6 +141,10 @@ class Requests:
 
     def _forget(self, header: _Header, *_: object) -> Answer:
         self._agents.forget(header["agent"], remove=header["remove"])
+        return Answer({})
+
+    def _forget_ended(self, header: _Header, *_: object) -> Answer:
+        self._agents.forget_ended(header["agents"])
         return Answer({})
 
     def _limit_total(self, header: _Header, *_: object) -> Answer:

@@ -122,9 +122,9 @@ def _launch(request: Mapping[str, Any], own_limits: OwnLimits, wants_exit_fd: bo
     limits = request["limits"]
     try:
         return Launch(
-            _executables(argv[0], environment.get("PATH", os.defpath)),
+            _executables(argv[0], environment),
             _all_passed(argv),
-            _environment(environment),
+            _passed_each(environment) if environment else [],
             has_stdin=request["stdin"] != "null",
             directory=None if cwd is None else _passed(cwd),
             umask=_AGENT_UMASK,
@@ -138,10 +138,16 @@ def _launch(request: Mapping[str, Any], own_limits: OwnLimits, wants_exit_fd: bo
         raise StartFailed(_REASONS[errno.ENOMEM]) from None
 
 
-def _executables(program: str, path: str) -> list[bytes]:
-    """Return where a program may be: where it is said to be, or in the folders of ``path``."""
+def _executables(program: str, environment: str) -> list[bytes]:
+    """Return where a program may be: where it is said to be, or in the folders of ``PATH``."""
     name = _passed(program)
-    return [name] if b"/" in name else [folder + name for folder in _folders(path)]
+    return [name] if b"/" in name else [folder + name for folder in _folders(_path(environment))]
+
+
+def _path(environment: str) -> str:
+    """Return the ``PATH`` in the text of an environment, or the usual one."""
+    pairs = (pair.partition("=") for pair in environment.split("\0"))
+    return next((value for name, _, value in pairs if name == "PATH"), os.defpath)
 
 
 @functools.lru_cache(maxsize=16)
@@ -157,17 +163,18 @@ def _passed(text: str) -> bytes:
 
 
 def _all_passed(texts: Collection[str]) -> list[bytes]:
-    """Return texts as the system takes them: encoded together, which costs a fifth."""
-    together = os.fsencode("\0".join(texts)).split(b"\0") if texts else []
+    together = _passed_each("\0".join(texts)) if texts else []
     if len(together) != len(texts):
         raise ValueError("embedded null byte")
     return together
 
 
-def _environment(environment: Mapping[str, str]) -> list[bytes]:
-    if "=" in "".join(environment):
-        raise ValueError("illegal environment variable name")
-    return _all_passed([f"{name}={value}" for name, value in environment.items()])
+def _passed_each(texts: str) -> list[bytes]:
+    """Return texts with a NUL between them as the system takes them.
+
+    They are encoded together, which costs a fifth.
+    """
+    return os.fsencode(texts).split(b"\0")
 
 
 def _limits(limits: Mapping[str, int]) -> list[tuple[int, int, int]]:
@@ -192,7 +199,7 @@ def _words(request: Mapping[str, Any], error: LaunchFailed) -> str:
     if error.stage == "directory":
         return f"the working directory {request['cwd']!r} cannot be entered: {error.strerror}"
     if error.stage == "exec" and error.errno in (errno.ENOENT, errno.ENOTDIR):
-        if shutil.which(program, path=request["environment"].get("PATH", os.defpath)):
+        if shutil.which(program, path=_path(request["environment"])):
             return f"the program {program!r} needs an interpreter that is not there"
         return f"the program {program!r} was not found"
     return f"the program {program!r} could not be started: {_why(error)}"
