@@ -90,6 +90,9 @@ class Agents:
             self.endings.launch_failed()
             raise Refusal("spawn_failed", str(error)) from None
         agent_id, launch = request["agent"], start.launch
+        has_exited = launch.has_exited
+        if has_exited:
+            launch.close_silent_ends()
         agent = Agent(
             agent_id,
             Child(
@@ -107,7 +110,7 @@ class Agents:
         try:
             if agent.stdin is not None:
                 agent.stdin.queue(stdin_data, close=request["stdin"] == "close-after-task")
-            self.endings.attend(agent, has_exited=launch.has_exited)
+            self.endings.attend(agent, has_exited=has_exited)
         except BaseException:
             self._drop(agent)
             raise
@@ -351,13 +354,15 @@ class Agents:
     def _tell_when_stdin_closes(self, agent: Agent) -> None:
         """So that nobody keeps a duplicate open, and the agent waiting for the end."""
 
+        if agent.stdin is None:
+            return
+
         def tell() -> None:
             if agent.phase is not Phase.ENDED and not agent.abandoned:
                 self._tell({"event": "stdin", "agent": agent.id})
 
-        if agent.stdin is not None:
-            # Soon: after the reply to whoever asked for it.
-            agent.stdin.on_closed = lambda: self._loop.call_soon(tell)
+        # Soon: after the reply to whoever asked for it.
+        agent.stdin.on_closed = lambda: self._loop.call_soon(tell)
 
     def _output(self, request: Mapping[str, Any], name: str, fd: int) -> OutputPipe:
         return OutputPipe(

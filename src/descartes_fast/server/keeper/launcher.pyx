@@ -33,6 +33,7 @@ cdef extern from *:
     #endif
     #include <errno.h>
     #include <fcntl.h>
+    #include <poll.h>
     #include <pthread.h>
     #include <signal.h>
     #include <stdint.h>
@@ -391,6 +392,19 @@ cdef extern from *:
         return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid;
     }
 
+    /* Close our ends of its output where nothing is to be read any more. */
+    static void descartes_fast_close_silent(descartes_fast_launch *launch)
+    {
+        struct pollfd ends[2] = {{launch->fds[1], POLLIN, 0}, {launch->fds[2], POLLIN, 0}};
+        if (poll(ends, 2, 0) <= 0)
+            return;
+        for (int i = 0; i < 2; i++)
+            if (ends[i].revents == POLLHUP) {
+                close(ends[i].fd);
+                launch->fds[i + 1] = -1;
+            }
+    }
+
     static void descartes_fast_run(descartes_fast_launch *launch, descartes_fast_nursery *nursery,
                                    pthread_mutex_t *lock)
     {
@@ -644,6 +658,7 @@ cdef extern from *:
     int work "descartes_fast_work"(CLauncher* launcher) nogil
     void begin_launch "descartes_fast_begin"(CLauncher* launcher, CLaunch* launch)
     int has_exited "descartes_fast_has_exited"(pid_t pid)
+    void close_silent "descartes_fast_close_silent"(CLaunch* launch)
     int is_done "descartes_fast_is_done"(CLauncher* launcher, CLaunch* launch, double secs) nogil
     void kill_launch "descartes_fast_kill"(CLauncher* launcher, CLaunch* launch)
     void cancel "descartes_fast_cancel"(CLauncher* launcher)
@@ -773,6 +788,13 @@ cdef class Launch:
     def has_exited(self):
         """Whether the process has exited by now; it is still to be reaped."""
         return bool(has_exited(self._launch.pid))
+
+    def close_silent_ends(self):
+        """Close the ends of its output that hold nothing, and of which nobody has the other.
+
+        :attr:`stdout_fd` and :attr:`stderr_fd` are -1 then.
+        """
+        close_silent(&self._launch)
 
     @property
     def started_at_ns(self):

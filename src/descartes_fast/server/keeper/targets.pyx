@@ -20,7 +20,6 @@ from descartes_fast._core.id_table cimport (
     set_number,
 )
 
-import uuid
 
 cdef extern from *:
     """
@@ -221,11 +220,12 @@ cdef class Targets:
 
 
 cdef bytes bytes_of(str agent_id):
-    """Return an id's 16 bytes, None if it is no UUID's."""
+    """Return an id's 16 bytes, None if it is no UUID's. ``uuid`` would take two microseconds."""
     try:
-        return uuid.UUID(agent_id).bytes
+        found = bytes.fromhex(agent_id.replace("-", ""))
     except ValueError:
         return None
+    return found if len(found) == ID_SIZE else None
 
 
 cdef inline const uint8_t* chars_of(bytes data) noexcept:
