@@ -12,7 +12,11 @@ SOURCES = Path("src")
 NOT_ON_WINDOWS = {"front", "launcher", "targets"}  # of the server, which does not run there
 
 extensions = [
-    Extension(".".join(source.relative_to(SOURCES).with_suffix("").parts), [str(source)])
+    Extension(
+        ".".join(source.relative_to(SOURCES).with_suffix("").parts),
+        [str(source)],
+        include_dirs=[str(SOURCES)],
+    )
     for source in sorted(SOURCES.rglob("*.pyx"))
     if sys.platform != "win32" or source.stem not in NOT_ON_WINDOWS
 ]

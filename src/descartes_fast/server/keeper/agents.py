@@ -111,8 +111,8 @@ class Agents:
             if agent.stdin is not None:
                 agent.stdin.queue(stdin_data, close=request["stdin"] == "close-after-task")
             self.endings.attend(agent, has_exited=has_exited)
-        except BaseException:
-            self._drop(agent)
+        except BaseException as error:
+            self._give_up(agent, error)
             raise
         self._agents[agent_id] = agent
         self._tell_when_stdin_closes(agent)
@@ -124,15 +124,16 @@ class Agents:
             self.endings.watch(agent)
         except BaseException as error:
             del self._agents[agent.id]
-            self._drop(agent)
-            if isinstance(error, OSError):
-                raise Refusal("spawn_failed", f"the keeper cannot watch it: {error}") from None
+            self._give_up(agent, error)
             raise
 
-    def _drop(self, agent: Agent) -> None:
+    def _give_up(self, agent: Agent, error: BaseException) -> None:
+        """Let go of an agent that was started. Raises the ``Refusal`` that an ``OSError`` is."""
         self.endings.drop(agent)
         for pipe in agent.outputs:
             remove_output(pipe.path)
+        if isinstance(error, OSError):
+            raise Refusal("spawn_failed", f"the keeper cannot watch it: {error}") from None
 
     def adopt(self, request: Mapping[str, Any], descriptors: Descriptors) -> Agent:
         """Take over an agent of an earlier keeper, with the ends of its pipes that are left.
@@ -353,7 +354,6 @@ class Agents:
 
     def _tell_when_stdin_closes(self, agent: Agent) -> None:
         """So that nobody keeps a duplicate open, and the agent waiting for the end."""
-
         if agent.stdin is None:
             return
 

@@ -122,7 +122,7 @@ class Endings:
         self._live.pop(agent.id, None)
         self._ending.discard(agent)
         self.close(agent)
-        self.child_signalled()  # it may have ended before, and its signal came long ago
+        self._reap_strays_soon()  # it may have ended before, and its signal came long ago
 
     def close(self, agent: Agent) -> None:
         """Close an agent's descriptors."""
@@ -150,10 +150,7 @@ class Endings:
     def child_signalled(self) -> None:
         """SIGCHLD came: an agent has exited, or something that it left behind."""
         self.exits.child_signalled()
-        try:
-            self._reap_strays()
-        except OSError:
-            self._loop.call_later(_BLIND_SECS, self.child_signalled)
+        self._reap_strays_soon()
 
     def launch_failed(self) -> None:
         """A child that was never an agent's was reaped."""
@@ -332,6 +329,12 @@ class Endings:
         """Reap a killed child that is nobody's: SIGCHLD says when, where that says who it was."""
         if not hasattr(os, "waitid") and os.waitpid(pid, os.WNOHANG)[0] == 0:
             self._loop.call_later(_LOOK_SECS, lambda: self._reap_later(pid))
+
+    def _reap_strays_soon(self) -> None:
+        try:
+            self._reap_strays()
+        except OSError:
+            self._loop.call_later(_BLIND_SECS, self._reap_strays_soon)
 
     def _reap_strays(self) -> bool:
         """Reap what agents left behind and has ended since, never a leader, nor who becomes one.
