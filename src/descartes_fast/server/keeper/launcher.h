@@ -294,13 +294,14 @@ static pid_t descartes_fast_clone(descartes_fast_launch *launch,
                                   descartes_fast_nursery *nursery, const int theirs[3])
 {
     descartes_fast_newborn newborn = {launch, nursery->places};
-    pid_t pid;
+    pid_t pid = -1;
     int i, error;
     for (i = 0; i < 3; i++)
         if (theirs[i] >= 0 && dup3(theirs[i], nursery->places[i], O_CLOEXEC) < 0)
-            return -1;
-    pid = clone(descartes_fast_begin_life, nursery->stack + DESCARTES_FAST_STACK,
-                CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, &newborn);
+            break;
+    if (i == 3)
+        pid = clone(descartes_fast_begin_life, nursery->stack + DESCARTES_FAST_STACK,
+                    CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, &newborn);
     error = errno;
     for (i = 0; i < 3; i++)     /* or an end would stay open here */
         if (theirs[i] >= 0)
