@@ -16,7 +16,7 @@ LAYERS = {
     "status": "status updates to one and sixteen typed subscriptions",
     "logs": "log bytes from one and 100 agents, ASCII and UTF-8",
     "spawn": "one, many, and commands during a storm of spawns and a flood of logs",
-    "scale": "100, 1,000 and 5,000 live agents: list, status, memory, idle CPU",
+    "scale": "100, 1,000 and 5,000 live agents: list, status, memory, idle CPU, spawns",
     "startup": "to the first answer, and to having the agents back after a crash",
 }
 # These have command lines and tables of their own.

@@ -21,7 +21,7 @@ _COSTS: dict[str, tuple[str, Callable[[float, int], float]]] = {
     "list": ("µs in a list", lambda value, agents: value * 1e3 / agents),
     "status": ("µs of get_status", lambda value, agents: 1e6 / value),
     "memory": ("KB of memory", lambda value, agents: value),
-    "spawn": ("ms of one more", lambda value, agents: 1e3 / value),
+    "spawn": ("ms a spawn, 64 at once", lambda value, agents: 1e3 / value),
     "idle": ("µs of CPU a second, idle", lambda value, agents: value * 1e4 / agents),
 }
 

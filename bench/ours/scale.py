@@ -82,9 +82,9 @@ async def scale() -> AsyncIterator[AsyncRound]:
                     return await timed_workers([status_of_next], count=len(infos), in_flight=256)
                 if operation == "spawn":
                     figures = await timed_workers([spawn], count=count, in_flight=64)
-                    while (await client.health_check()).active_agents != len(infos):
+                    while ((await client.health_check()).active_agents or 0) > len(infos):
                         await asyncio.sleep(0.01)
-                    return figures | {"done": len(infos)}
+                    return figures
                 if operation == "idle":
                     used = cpu_secs(pids)
                     await asyncio.sleep(secs)

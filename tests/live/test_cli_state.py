@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +113,38 @@ def test_stop_ends_the_agents_of_a_server_that_is_gone(
     assert (stopped[agents[0]]["signal"], stopped[agents[1]]["exit_code"]) == (15, 5)
     assert server.keeper_pid() is None
     assert server.marked_processes() == {}
+
+
+@pytest.mark.leaves_orphans
+def test_state_of_an_older_server_is_shown_pruned_and_stopped(
+    server: RestartableServer, commands: CommandLine
+) -> None:
+    ended, alive = commands.ended("exit 1"), commands.spawn("exec sleep 60")
+    server.kill()
+    make_version_1(server.state / "journal.sqlite")
+    assert {agent["id"] for agent in shown(server)["agents"]} == {ended, alive}
+    assert json.loads(state(server, "prune", "--json").stdout) == {"pruned": [ended]}
+    assert [agent["id"] for agent in shown(server)["agents"]] == [alive]
+    make_version_1(server.state / "journal.sqlite")
+    done = state(server, "stop", "--json")
+    assert [agent["id"] for agent in json.loads(done.stdout)["stopped"]] == [alive]
+    assert server.marked_processes() == {}
+
+
+def make_version_1(journal: Path) -> None:
+    """Make a journal what it was before its agents had rows with numbers."""
+    with contextlib.closing(sqlite3.connect(journal)) as connection:
+        facts = [name for _, name, *_ in connection.execute("PRAGMA table_info(agents)")]
+        names = ", ".join(name for name in facts if name != "row")
+        connection.executescript(
+            f"""BEGIN;
+            ALTER TABLE agents RENAME TO later;
+            CREATE TABLE agents ({names.replace("id,", "id BLOB PRIMARY KEY,", 1)});
+            INSERT INTO agents SELECT {names} FROM later;
+            DROP TABLE later;
+            PRAGMA user_version=1;
+            COMMIT"""
+        )
 
 
 @pytest.mark.leaves_orphans

@@ -18,13 +18,12 @@ def test_new_ids_are_random_ones_of_version_4() -> None:
         assert 300 < sum(one.int >> bit & 1 for one in made) < 700
 
 
-@pytest.mark.parametrize("number", [0, 1, 2**128 - 1, *(uuid4().int for _ in range(20))])
-def test_text_of_an_id_is_what_uuid_writes_and_reads(number: int) -> None:
-    one = UUID(int=number)
-    assert id_text(one) == str(one)
-    assert id_of(str(one)) == one
-    assert id_of(str(one).upper()) == one
-    assert id_of(one.hex) == id_of(one.urn) == id_of(f"{{{one}}}") == one
+def test_text_of_an_id_is_what_uuid_writes_and_reads() -> None:
+    for one in (UUID(int=0), UUID(int=1), UUID(int=2**128 - 1), *(uuid4() for _ in range(20))):
+        assert id_text(one) == str(one)
+        assert id_of(str(one)) == one
+        assert id_of(str(one).upper()) == one
+        assert id_of(one.hex) == id_of(one.urn) == id_of(f"{{{one}}}") == one
 
 
 @pytest.mark.parametrize(
@@ -39,3 +38,19 @@ def test_text_that_is_no_id_is_refused(text: str) -> None:
 def test_what_is_no_id_has_no_text(wrong: Any) -> None:
     with pytest.raises(TypeError, match="an id is a UUID, not"):
         id_text(wrong)
+
+
+@pytest.mark.parametrize("number", [-1, 2**128, "x", None])
+def test_id_without_its_number_has_no_text(number: Any) -> None:
+    broken = UUID.__new__(UUID)
+    if number is not None:
+        object.__setattr__(broken, "int", number)
+    with pytest.raises(ValueError, match="without its number"):
+        id_text(broken)
+
+
+def test_id_of_a_subclass_is_one() -> None:
+    class Mine(UUID):
+        __slots__ = ()
+
+    assert id_text(Mine(int=5)) == str(UUID(int=5))

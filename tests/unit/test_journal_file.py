@@ -14,8 +14,10 @@ import pytest
 from descartes_fast.errors import UsageError
 from descartes_fast.server import journal_schema
 from descartes_fast.server.journal import Journal
+from descartes_fast.server.journal_changes import Changes
 from descartes_fast.server.journal_records import AgentRecord
 from descartes_fast.server.journal_schema import STEPS, open_database
+from descartes_fast.server.journal_store import JournalStore
 from unit.journals import record
 
 
@@ -68,10 +70,15 @@ async def test_agents_of_version_1_are_kept_and_change_as_others_do(path: Path) 
     ]
     names = AgentRecord._fields
     with contextlib.closing(open_database(path, STEPS[:1])) as connection:
+        tables = tables_of(connection)
         connection.executemany(
             f"INSERT INTO agents ({', '.join(names)}) VALUES (:{', :'.join(names)})", rows
         )
     journal = Journal.open(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert tables_of(connection) == tables
+        by_row = connection.execute("SELECT name FROM agents ORDER BY row").fetchall()
+        assert by_row == [("agent 1",), ("agent 2",), ("agent 3",)]
     third, first, second = agents
     assert journal.agents() == [first, second, third]
     newest = record(started_at_ns=4)
@@ -89,6 +96,65 @@ async def test_agents_of_version_1_are_kept_and_change_as_others_do(path: Path) 
     await journal.aclose()
 
 
+def tables_of(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")} - {
+        "sqlite_autoindex_agents_1"  # of the ids, in version 1
+    }
+
+
+async def test_new_agent_takes_nobodys_row_though_clocks_are_set(path: Path) -> None:
+    kept = [record(started_at_ns=age) for age in (9, 1)]  # the last row is not the newest
+    journal = Journal.open(path)
+    for saved in kept:
+        journal.save_agent(saved)
+        await journal.committed()
+    await journal.aclose()
+    journal = Journal.open(path)
+    added = record(started_at_ns=5)
+    journal.save_agent(added)
+    await journal.aclose()
+    journal = Journal.open(path)
+    assert journal.agents() == [kept[1], added, kept[0]]
+    await journal.aclose()
+
+
+def test_removal_that_was_refused_is_carried_out_later(path: Path) -> None:
+    with contextlib.closing(JournalStore(path)) as store:
+        kept, gone = record(started_at_ns=1), record(started_at_ns=2)
+        changes = Changes()
+        for saved in (kept, gone):
+            changes.save_agent(saved.id, saved)
+        store.write(changes)
+        changes = Changes()
+        changes.save_agent(kept.id, kept._replace(seq=3))
+        changes.save_agent(gone.id, None)
+        changes.replies["changes"] = [(1, "key", b"")]
+        store.write(replies_of(1))  # the number is taken: the group is refused as a whole
+        with pytest.raises(sqlite3.IntegrityError):
+            store.write(changes)
+        changes.replies.clear()
+        store.write(changes)
+    with contextlib.closing(JournalStore(path)) as store:
+        assert store.agents == [kept._replace(seq=3)]
+
+
+def replies_of(number: int) -> Changes:
+    changes = Changes()
+    changes.replies["changes"] = [(number, "key", b"")]
+    return changes
+
+
+def test_rows_are_forgotten_with_their_agents(path: Path) -> None:
+    with contextlib.closing(JournalStore(path)) as store:
+        for _ in range(3):
+            saved = record()
+            for state in (saved, None):
+                changes = Changes()
+                changes.save_agent(saved.id, state)
+                store.write(changes)
+        assert store._rows == {}
+
+
 def test_step_that_fails_leaves_the_version_before_it(path: Path) -> None:
     open_database(path).close()
 
@@ -99,7 +165,7 @@ def test_step_that_fails_leaves_the_version_before_it(path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         open_database(path, (*STEPS, failing))
     connection = open_database(path)
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    tables = tables_of(connection)
     connection.close()
     assert "half" not in tables
 

@@ -1,4 +1,4 @@
-"""Ids of agents: new ones, their text, and back. The ``uuid`` module takes ten times as long.
+"""Ids of agents: new ones, their text, and back; several times as fast as the ``uuid`` module.
 
 A server writes the text of each agent's id for paths, topics, variables and its keeper, and reads
 it in all that the keeper says.
@@ -32,13 +32,18 @@ def new_id():
 
 
 def id_text(uuid, /):
-    """Return what ``str`` does of a ``uuid.UUID``. Raises ``TypeError`` for anything else."""
+    """Return what ``str`` does of a ``uuid.UUID``.
+
+    Raises ``TypeError`` for anything else, and ``ValueError`` for one without its number.
+    """
     cdef uint8_t raw[16]
     cdef uint8_t* out
     cdef str text
     cdef int i
-    if not is_uuid(uuid) or not uuid_bytes(uuid, raw):
+    if not is_uuid(uuid):
         raise TypeError(f"an id is a UUID, not {type(uuid).__name__}")
+    if not uuid_bytes(uuid, raw):
+        raise ValueError("an id is a uuid.UUID without its number")
     text = PyUnicode_New(36, 127)
     out = <uint8_t*>PyUnicode_DATA(text)
     for i in range(16):

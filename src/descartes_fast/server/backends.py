@@ -306,11 +306,9 @@ _texts_of = attrgetter(*_TEXTS)
 
 def _check_texts(config: AgentConfig) -> None:
     """Refuse texts that no process can be given, and names that would deceive a reader."""
-    texts = _texts_of(config)
-    if "\0" in "".join(filter(None, texts)):
-        named = zip(_TEXTS, texts, strict=True)
-        wrong = next(name for name, text in named if text and "\0" in text)
-        raise InvalidContext(f"the agent's {wrong} holds a NUL")
+    for name, text in zip(_TEXTS, _texts_of(config), strict=True):
+        if text and "\0" in text:
+            raise InvalidContext(f"the agent's {name} holds a NUL")
     if len(config.name) > _NAME_LIMIT or not config.name.isprintable():
         raise InvalidContext(
             f"an agent's name has at most {_NAME_LIMIT} printable characters, "

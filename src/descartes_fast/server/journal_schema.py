@@ -120,7 +120,8 @@ def _make_private(path: Path) -> None:
         os.close(descriptor)
 
 
-_AGENTS_FACTS = """
+# Of these two steps, for ever: a later one says what it adds to the table.
+_FACTS_OF_VERSION_1 = """
     name TEXT, model_backend TEXT, task TEXT, pause_policy TEXT, status TEXT, seq INTEGER,
     started_at_ns INTEGER, output_limit_bytes INTEGER, output_policy TEXT, metadata BLOB,
     config BLOB, request_key TEXT, stop_grace_secs REAL, pid INTEGER, start_ticks INTEGER,
@@ -139,7 +140,7 @@ def _first(connection: sqlite3.Connection) -> None:
         "INSERT INTO meta VALUES (?, ?)",
         [("journal_id", secrets.token_hex(16)), ("instance", secrets.token_hex(8))],
     )
-    connection.execute(f"CREATE TABLE agents (id BLOB PRIMARY KEY, {_AGENTS_FACTS})")
+    connection.execute(f"CREATE TABLE agents (id BLOB PRIMARY KEY, {_FACTS_OF_VERSION_1})")
     # One row for the replies of a memory in one commit: MessagePack of [[number, key, reply], ...].
     connection.execute(
         """CREATE TABLE replies (
@@ -154,13 +155,13 @@ def _first(connection: sqlite3.Connection) -> None:
 
 
 def _number_agents(connection: sqlite3.Connection) -> None:
-    """Version 2: agents by numbers that rise. What is saved together is on the same pages then.
+    """Version 2: the agents' rows by numbers that rise, not by ids, which are random.
 
-    By their ids, which are random, three times as much went to the log.
+    What is saved together is on the same pages then: a third as much goes to the log.
     """
     connection.execute("ALTER TABLE agents RENAME TO agents_by_id")
     connection.execute(
-        f"CREATE TABLE agents (number INTEGER PRIMARY KEY, id BLOB, {_AGENTS_FACTS})"
+        f"CREATE TABLE agents (row INTEGER PRIMARY KEY, id BLOB, {_FACTS_OF_VERSION_1})"
     )
     connection.execute("INSERT INTO agents SELECT NULL, * FROM agents_by_id ORDER BY started_at_ns")
     connection.execute("DROP TABLE agents_by_id")

@@ -23,12 +23,11 @@ _COLUMNS = AgentRecord._fields
 _FLAGS = ("pause_noticed", "pause_begun")
 
 _SAVE_AGENT = (
-    f"REPLACE INTO agents (number, {', '.join(_COLUMNS)}) "
-    f"VALUES (?, {', '.join('?' * len(_COLUMNS))})"
+    f"REPLACE INTO agents (row, {', '.join(_COLUMNS)}) VALUES (?, {', '.join('?' * len(_COLUMNS))})"
 )
-_REMOVE_AGENT = "DELETE FROM agents WHERE number=?"
+_REMOVE_AGENT = "DELETE FROM agents WHERE row=?"
 _SAVE_CURSOR = {
-    stream: f"UPDATE agents SET {stream}_cursor=? WHERE number=?" for stream in ("stdout", "stderr")
+    stream: f"UPDATE agents SET {stream}_cursor=? WHERE row=?" for stream in ("stdout", "stderr")
 }
 _SAVE_REPLIES = "INSERT INTO replies VALUES (?, ?, ?, ?)"
 _FORGET = "DELETE FROM replies WHERE memory=? AND last_number<?"
@@ -45,9 +44,9 @@ class JournalStore:
     def __init__(self, path: Path, reply_bytes: int | None = None) -> None:
         self._connection = open_database(path)
         self._path = path
-        self._numbers: dict[int, int] = {}
-        """The numbers of the agents' rows, by those of their ids."""
-        self._last_number = 0
+        self._rows: dict[int, int] = {}
+        """Which row is an agent's, by the number of its id."""
+        self._last_row = 0
         # Beside the other: a checkpoint in a thread holds up no commit. It waits for no reader, who
         # may take for ever: commits that are held for it would wait as long.
         self._checkpoints, self._reader = (
@@ -71,14 +70,13 @@ class JournalStore:
     def _load_agents(self) -> list[AgentRecord]:
         names = ", ".join(_COLUMNS)
         found = []
-        rows = self._connection.execute(
-            f"SELECT number, {names} FROM agents ORDER BY started_at_ns"
-        )
-        for number, *row in rows:
-            values: dict[str, Any] = dict(zip(_COLUMNS, row, strict=True))
+        rows = self._connection.execute(f"SELECT row, {names} FROM agents ORDER BY started_at_ns")
+        for row, *facts in rows:
+            values: dict[str, Any] = dict(zip(_COLUMNS, facts, strict=True))
             values["id"] = UUID(bytes=values["id"])
-            self._numbers[values["id"].int] = number
-            self._last_number = max(self._last_number, number)
+            self._rows[values["id"].int] = row
+            # The newest need not be the last one: clocks are set.
+            self._last_row = max(self._last_row, row)
             values["metadata"] = msgpack.unpackb(values["metadata"])
             values.update({name: bool(values[name]) for name in _FLAGS})
             found.append(AgentRecord(**values))
@@ -133,7 +131,7 @@ class JournalStore:
                     raise
         for agent, record in changes.agents.items():
             if record is None:
-                self._numbers.pop(agent, None)
+                self._rows.pop(agent, None)
 
     def _statements(self, changes: Changes) -> Iterable[Statement]:
         for memory, replies in changes.replies.items():
@@ -142,12 +140,12 @@ class JournalStore:
         if changes.agents:
             records = [record for record in changes.agents.values() if record is not None]
             if records:
-                yield _SAVE_AGENT, [_row(self._number_of(record), record) for record in records]
+                yield _SAVE_AGENT, [_values(self._row_for(record), record) for record in records]
             if len(records) < len(changes.agents):
                 gone = [agent for agent, record in changes.agents.items() if record is None]
-                yield _REMOVE_AGENT, [(self._numbers.get(agent),) for agent in gone]
+                yield _REMOVE_AGENT, [(self._rows.get(agent),) for agent in gone]
         for (agent_id, stream), offset in changes.cursors.items():
-            yield _SAVE_CURSOR[stream], [(offset, self._numbers.get(agent_id.int))]
+            yield _SAVE_CURSOR[stream], [(offset, self._rows.get(agent_id.int))]
         if changes.begun:
             now_ns = time.time_ns()
             yield _BEGIN, [(number, *which, now_ns) for number, which in changes.begun.items()]
@@ -156,12 +154,12 @@ class JournalStore:
         if changes.forgotten:
             yield _FORGET, list(changes.forgotten.items())
 
-    def _number_of(self, record: AgentRecord) -> int:
-        """Return the number of an agent's row, which may not be there yet."""
-        number = self._numbers.get(record.id.int)
-        if number is None:
-            number = self._numbers[record.id.int] = self._last_number = self._last_number + 1
-        return number
+    def _row_for(self, record: AgentRecord) -> int:
+        """Return which row is an agent's; it has one from now on."""
+        row = self._rows.get(record.id.int)
+        if row is None:
+            row = self._rows[record.id.int] = self._last_row = self._last_row + 1
+        return row
 
     def forget_replies(self, before_ns: int) -> None:
         """Remove the replies that were saved before then, and what they and others left behind."""
@@ -214,9 +212,9 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _row(number: int, record: AgentRecord) -> tuple[Any, ...]:
+def _values(row: int, record: AgentRecord) -> tuple[Any, ...]:
     if record.message is not None:  # may quote a file name that is not UTF-8
         words = record.message.encode("utf-8", "backslashreplace").decode()
         record = record._replace(message=words)
     agent_id, metadata, *plain = record
-    return (number, agent_id.bytes, msgpack.packb(metadata), *plain)
+    return (row, agent_id.bytes, msgpack.packb(metadata), *plain)

@@ -37,6 +37,7 @@ __all__ = [
     "refuse_beside_server",
 ]
 
+_OLDEST_VERSION = 1  # whose agents and replies have all that is read here
 _AGENT_COLUMNS = (
     "id, name, model_backend, task, status, pid, start_ticks, started_at_ns, ended_at_ns, "
     "exit_code, signal, message, stdout_start, stdout_end, stderr_start, stderr_end"
@@ -90,10 +91,11 @@ def read_state(path: Path) -> StateView:
     journal = _journal_in(path)
     with _reading(journal) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version != len(STEPS):
+        if not _OLDEST_VERSION <= version <= len(STEPS):
             raise UsageError(
-                f"the journal {journal} is of version {version}, and this program reads version "
-                f"{len(STEPS)}; a server brings an older one up to date when it starts"
+                f"the journal {journal} is of version {version}, and this program reads versions "
+                f"{_OLDEST_VERSION} to {len(STEPS)}; a server brings an older one up to date when "
+                "it starts"
             )
         rows = connection.execute(f"SELECT {_AGENT_COLUMNS} FROM agents ORDER BY started_at_ns")
         agents = [_agent(row) for row in rows]
