@@ -41,7 +41,6 @@ def described(*argv: str, executables: list[bytes] | None = None, **changes: Any
         "umask": 0o22,
         "limits": [],
         "oom_score": None,
-        "wants_exit_fd": False,
         **changes,
     }
     words = [os.fsencode(word) for word in argv]
@@ -223,17 +222,6 @@ def test_stdin_is_a_pipe_where_it_is_asked_for(launcher: Launcher) -> None:
     os.close(launch.stderr_fd)
 
 
-@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this system has no pidfds")
-def test_descriptor_of_the_process_says_when_it_has_exited(launcher: Launcher) -> None:
-    launch = done(launcher, described("sh", "-c", "read word", has_stdin=True, wants_exit_fd=True))
-    assert not select.select([launch.exit_fd], [], [], 0)[0]
-    os.write(launch.stdin_fd, b"now\n")
-    assert select.select([launch.exit_fd], [], [], 30)[0]
-    assert not os.get_inheritable(launch.exit_fd)
-    assert os.waitpid(launch.pid, 0) == (launch.pid, 0)
-    close_ends(launch)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="starts are noted in /proc")
 def test_process_was_made_between_the_two_times(launcher: Launcher) -> None:
     launch = done(launcher, described("sh", "-c", "true"))
@@ -278,6 +266,19 @@ def first_to_exit() -> int:
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
             assert found is not None
             return found.si_pid
+
+
+def test_what_is_killed_before_it_is_made_does_not_run(tmp_path: Path) -> None:
+    launcher = Launcher()
+    launch = described("sh", "-c", f"echo ran > {tmp_path}/file; exec sleep 60")
+    launcher.begin(launch)
+    launcher.kill(launch)
+    launcher.close()
+    launcher.work()
+    assert launcher.take()
+    assert os.waitpid(launch.pid, 0) == (launch.pid, signal.SIGKILL)
+    assert os.listdir(tmp_path) == []
+    close_ends(launch)
 
 
 def test_launch_that_is_not_done_is_waited_for_so_long() -> None:
@@ -329,7 +330,7 @@ def test_score_is_taken_back_with_few_descriptors(launcher: Launcher) -> None:
 
 def close_ends(*launches: Launch) -> None:
     for launch in launches:
-        for fd in (launch.stdin_fd, launch.stdout_fd, launch.stderr_fd, launch.exit_fd):
+        for fd in (launch.stdin_fd, launch.stdout_fd, launch.stderr_fd):
             if fd >= 0:
                 os.close(fd)
 

@@ -32,7 +32,6 @@ def begun_with(own: OwnLimits, limits: dict[str, int]) -> list[str]:
         umask=0o22,
         limits=own.to_take_back(limits),
         oom_score=own.oom_score_to_take_back,
-        wants_exit_fd=False,
     )
     launcher.begin(launch)
     launcher.close()

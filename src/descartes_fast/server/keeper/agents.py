@@ -75,7 +75,7 @@ class Agents:
         if not {"output_limit_bytes", "output_policy"} <= request.keys():
             raise Refusal("invalid", "a launch says what its output may be")
         try:
-            return Start(request, self._own_limits, self.endings.exits.uses_fds)
+            return Start(request, self._own_limits)
         except StartFailed as error:
             raise Refusal("spawn_failed", str(error)) from None
 
@@ -99,7 +99,6 @@ class Agents:
                 self.endings.exits,
                 launch.pid,
                 self._start_ticks.of(launch.pid, launch.made_between_ns),
-                launch.exit_fd,
             ),
             launch.started_at_ns,
             InputPipe(self._loop, launch.stdin_fd) if launch.stdin_fd >= 0 else None,
@@ -122,6 +121,8 @@ class Agents:
         """Notice what an agent does that was started. Raises ``Refusal``; it is gone then."""
         try:
             self.endings.watch(agent)
+            if agent.phase is Phase.CLEARING and isinstance(agent.leader, Child):
+                agent.leader.hold()
         except BaseException as error:
             del self._agents[agent.id]
             self._give_up(agent, error)

@@ -27,16 +27,16 @@ class PidfdExits:
         # It must not be this descriptor that is missing when the process is there already.
         self._spares = Spares(1)
 
-    def take(self, pid: int, fd: int) -> None:
-        """Take a descriptor of ``pid`` that somebody has opened for :meth:`watch`."""
-        self._fds[pid] = fd
+    def hold(self, pid: int) -> None:
+        """Have a descriptor of ``pid``, for others too. Raises ``OSError``."""
+        if pid not in self._fds:
+            self._spares.refill()
+            self._fds[pid] = self._opened(pid)
 
     def watch(self, pid: int, exited: Callable[[], None]) -> None:
         """Call ``exited`` once when ``pid`` has exited. Raises ``OSError``."""
-        self._spares.refill()
-        fd = self._fds.get(pid, -1)
-        if fd < 0:
-            fd = self._fds[pid] = self._opened(pid)
+        self.hold(pid)
+        fd = self._fds[pid]
 
         def once() -> None:
             self.forget(pid)
@@ -85,9 +85,8 @@ class SignalExits:
         self._loop = loop
         self._callbacks: dict[int, Callable[[], None]] = {}
 
-    def take(self, pid: int, fd: int) -> None:
-        """Close a descriptor, which is of no use here."""
-        os.close(fd)
+    def hold(self, pid: int) -> None:
+        """There are no descriptors."""
 
     def watch(self, pid: int, exited: Callable[[], None]) -> None:
         """Call ``exited`` once when ``pid`` has exited."""

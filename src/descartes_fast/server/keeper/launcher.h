@@ -50,13 +50,12 @@ typedef struct descartes_fast_launch {
     int *kinds;
     struct rlimit *values;
     int has_stdin;
-    int wants_exit_fd;
     sigset_t mask;
+    volatile int is_unwanted;   /* it is to be killed, also if it is only being made */
     /* What came of it. */
     volatile pid_t pid;     /* the child writes it, so it is here before its program can end;
                                a child with memory of its own does not */
     int fds[3];             /* our ends of stdin, stdout and stderr; -1: none */
-    int exit_fd;
     int64_t made_between_ns[2], started_at_ns;
     volatile int stage, error;
     int is_done;            /* with the launcher's lock */
@@ -171,6 +170,9 @@ static void descartes_fast_child(descartes_fast_launch *launch, const int theirs
     struct sigaction action;
     int i, error = 0;
     launch->pid = getpid();
+    __sync_synchronize();       /* either we see that it is unwanted, or who says so sees the pid */
+    if (launch->is_unwanted)
+        kill(launch->pid, SIGKILL);
     launch->made_between_ns[1] = DESCARTES_FAST_BOOT_NS();
     if (setsid() < 0)
         descartes_fast_fail(launch, report_fd, DESCARTES_FAST_PREPARING);
@@ -346,6 +348,9 @@ static pid_t descartes_fast_start_apart(descartes_fast_launch *launch,
     close(ends[1]);
     if (pid > 0) {
         launch->pid = pid;
+        __sync_synchronize();
+        if (launch->is_unwanted)
+            kill(pid, SIGKILL);
         launch->made_between_ns[1] = DESCARTES_FAST_BOOT_NS();
         do
             size = read(ends[0], report, sizeof report);
@@ -413,14 +418,6 @@ static void descartes_fast_run(descartes_fast_launch *launch, descartes_fast_nur
         return;
     }
     launch->started_at_ns = descartes_fast_now(CLOCK_REALTIME);
-#ifdef SYS_pidfd_open
-    if (launch->wants_exit_fd)
-        launch->exit_fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    if (launch->exit_fd >= 0 && descartes_fast_is_one_of_the_last(launch->exit_fd)) {
-        close(launch->exit_fd);
-        launch->exit_fd = -1;
-    }
-#endif
 }
 
 typedef struct {
@@ -497,7 +494,7 @@ static void descartes_fast_begin(descartes_fast_launcher *launcher,
 {
     pthread_sigmask(SIG_BLOCK, NULL, &launch->mask);
     sigdelset(&launch->mask, SIGCHLD);
-    launch->fds[0] = launch->fds[1] = launch->fds[2] = launch->exit_fd = -1;
+    launch->fds[0] = launch->fds[1] = launch->fds[2] = -1;
     pthread_mutex_lock(&launcher->lock);
     launch->next = NULL;
     if (launcher->first)
@@ -535,6 +532,8 @@ static void descartes_fast_kill(descartes_fast_launcher *launcher,
                                 descartes_fast_launch *launch)
 {
     pthread_mutex_lock(&launcher->lock);
+    launch->is_unwanted = 1;
+    __sync_synchronize();
     if (launch->pid > 0)
         kill(launch->pid, SIGKILL);
     pthread_mutex_unlock(&launcher->lock);

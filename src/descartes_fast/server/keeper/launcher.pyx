@@ -50,10 +50,8 @@ cdef extern from "descartes_fast/server/keeper/launcher.h":
         int* kinds
         rlimit* values
         int has_stdin
-        int wants_exit_fd
         pid_t pid
         int fds[3]
-        int exit_fd
         int64_t made_between_ns[2]
         int64_t started_at_ns
         int stage
@@ -130,7 +128,6 @@ cdef class Launch:
         int umask,
         list limits not None,
         bytes oom_score,
-        bint wants_exit_fd,
     ):
         cdef Py_ssize_t i
         if self._texts is not None:
@@ -155,7 +152,6 @@ cdef class Launch:
             self._launch.values[i].rlim_cur = <unsigned long long><long long>soft
             self._launch.values[i].rlim_max = <unsigned long long><long long>hard
         self._launch.has_stdin = has_stdin
-        self._launch.wants_exit_fd = wants_exit_fd
 
     def __dealloc__(self):
         free(self._launch.executables)
@@ -185,11 +181,6 @@ cdef class Launch:
     @property
     def stderr_fd(self):
         return self._launch.fds[2]
-
-    @property
-    def exit_fd(self):
-        """Readable when it has exited; -1 where there is no such descriptor to be had."""
-        return self._launch.exit_fd
 
     @property
     def made_between_ns(self):

@@ -51,21 +51,22 @@ class Child:
 
     is_adopted = False
 
-    def __init__(self, exits: ExitWatch, pid: int, ticks: int, exit_fd: int = -1) -> None:
-        """Take ``exit_fd``, if there is one already."""
+    def __init__(self, exits: ExitWatch, pid: int, ticks: int) -> None:
         self.pid = pid
         self.start_ticks = ticks
         self._exits = exits
-        if exit_fd >= 0:
-            exits.take(pid, exit_fd)
 
     @property
     def exit_fd(self) -> int:
-        """A descriptor that is readable when it has exited; -1 where there is none."""
+        """A descriptor that is readable when it has exited, while it is held; -1 where none is."""
         return self._exits.descriptor(self.pid)
 
+    def hold(self) -> None:
+        """Have a descriptor of it, as whoever takes it over needs one. Raises ``OSError``."""
+        self._exits.hold(self.pid)
+
     def watch(self, exited: Callable[[], None]) -> None:
-        """Call ``exited`` once when it has exited. Raises ``OSError``."""
+        """Hold it, and call ``exited`` once when it has exited. Raises ``OSError``."""
         self._exits.watch(self.pid, exited)
 
     def send(self, signum: int, *, group: bool = False) -> None:

@@ -45,16 +45,14 @@ class Start:
     :attr:`launch` is to be begun; when it is done :meth:`check` says whether the process is there.
     """
 
-    def __init__(
-        self, request: Mapping[str, Any], own_limits: OwnLimits, wants_exit_fd: bool
-    ) -> None:
+    def __init__(self, request: Mapping[str, Any], own_limits: OwnLimits) -> None:
         """Make the directory for the output. Raises ``StartFailed``."""
         self._request = request
         self._made: list[str] = []
         """The mark, too, by which a later server sees that the program may have run."""
         try:
             _make_directories(request, self._made)
-            self.launch = _launch(request, own_limits, wants_exit_fd)
+            self.launch = _launch(request, own_limits)
         except BaseException:
             self._remove_directories()
             raise
@@ -116,7 +114,7 @@ def remove_output(path: str) -> None:
             os.unlink(name)
 
 
-def _launch(request: Mapping[str, Any], own_limits: OwnLimits, wants_exit_fd: bool) -> Launch:
+def _launch(request: Mapping[str, Any], own_limits: OwnLimits) -> Launch:
     """Return what is to be begun. Raises ``StartFailed``."""
     argv, cwd, environment = request["argv"], request["cwd"], request["environment"]
     limits = request["limits"]
@@ -130,7 +128,6 @@ def _launch(request: Mapping[str, Any], own_limits: OwnLimits, wants_exit_fd: bo
             umask=_AGENT_UMASK,
             limits=_limits(limits) + own_limits.to_take_back(limits),
             oom_score=own_limits.oom_score_to_take_back,
-            wants_exit_fd=wants_exit_fd,
         )
     except (ValueError, IndexError, OverflowError) as error:
         raise StartFailed(f"the arguments or the environment cannot be passed: {error}") from None
