@@ -63,6 +63,7 @@ class Endings:
         # Ids of agents that have ended and left no descendant; nobody has looked for more yet.
         self._unswept: set[str] = set()
         self._sweeps = False
+        self._reaps_later = False
         self._are_some_hidden = False
         self._look_wanted = False
         self._next_look_at = 0.0
@@ -77,6 +78,12 @@ class Endings:
     def live_count(self) -> int:
         """How many agents have not ended."""
         return len(self._live)
+
+    def expect(self, agents: Iterable[Agent]) -> None:
+        """Reap none of the leaders of agents that will be attended to."""
+        for agent in agents:
+            if not agent.leader.is_adopted and agent.phase is not Phase.ENDED:
+                self._leaders[agent.leader.pid] = agent.id
 
     def attend(self, agent: Agent, *, has_exited: bool = False) -> None:
         """See an agent to its end from wherever it is; :meth:`watch` follows if that is not there.
@@ -197,7 +204,8 @@ class Endings:
 
     def _kill_later(self, agent: Agent) -> None:
         def kill() -> None:
-            if agent.phase in (Phase.RUNNING, Phase.CLEARING):
+            is_live = self._live.get(agent.id) is agent  # it may have been dropped
+            if is_live and agent.phase in (Phase.RUNNING, Phase.CLEARING):
                 self._ending.add(agent)
                 self._look_wanted = True
                 self._next_look_at = 0.0
@@ -334,7 +342,13 @@ class Endings:
         try:
             self._reap_strays()
         except OSError:
-            self._loop.call_later(_BLIND_SECS, self._reap_strays_soon)
+            if not self._reaps_later:
+                self._reaps_later = True
+                self._loop.call_later(_BLIND_SECS, self._reap_strays_again)
+
+    def _reap_strays_again(self) -> None:
+        self._reaps_later = False
+        self._reap_strays_soon()
 
     def _reap_strays(self) -> bool:
         """Reap what agents left behind and has ended since, never a leader, nor who becomes one.
@@ -364,7 +378,7 @@ class Endings:
             elif found.si_pid in self._leaders or self._is_starting(found.si_pid):
                 return
             else:
-                os.waitpid(found.si_pid, os.WNOHANG)
+                _is_reaped(found.si_pid)
 
 
 def _is_reaped(pid: int) -> bool:

@@ -100,7 +100,9 @@ class Keeper:
         self._signals_fd = signals_fd
         self._loop.watch(signals_fd, READ, self._signals_came)
         self._children_fd = child_signals()
-        self._watch_children()
+        if self._children_fd >= 0:
+            self._watch_children(READ)
+        self.agents.endings.expect(self._restored)
         for agent in self._restored:
             try:
                 self.agents.resume(agent)
@@ -222,9 +224,8 @@ class Keeper:
         if signal.SIGCHLD in numbers:
             self.agents.endings.child_signalled()
 
-    def _watch_children(self) -> None:
-        if self._children_fd >= 0:
-            self._loop.watch(self._children_fd, READ, self._children_signalled)
+    def _watch_children(self, events: int) -> None:
+        self._loop.watch(self._children_fd, events, self._children_signalled)
 
     def _children_signalled(self) -> None:
         os.read(self._children_fd, 4096)
@@ -233,8 +234,8 @@ class Keeper:
         if self.agents.endings.exits.uses_fds:
             # Each agent's exit says so, and nobody waits for this: what it left has ended.
             pause_secs = max(_CHILDREN_SECS, (time.thread_time() - began) * _CHILDREN_SHARE)
-            self._loop.unwatch(self._children_fd)
-            self._loop.call_later(pause_secs, self._watch_children)
+            self._watch_children(0)  # it stays where it is: to be added again could be refused
+            self._loop.call_later(pause_secs, partial(self._watch_children, READ))
 
     def _take(
         self, connection: Connection, header: dict[str, Any], body: bytes, fds: Descriptors | None

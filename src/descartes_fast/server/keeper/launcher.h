@@ -23,6 +23,9 @@
 #ifdef __linux__
 #include <sched.h>
 #include <sys/syscall.h>
+#ifndef SYS_close_range
+#define SYS_close_range 436     /* of all architectures but Alpha; older headers do not say it */
+#endif
 #endif
 
 #ifndef NSIG
@@ -213,10 +216,10 @@ static void descartes_fast_child(descartes_fast_launch *launch, const int theirs
 }
 
 typedef struct {
-    int shares_memory;
+    int shares_memory, shares_table;    /* whether a child can */
     int null_fd;
-    int places[3];          /* where a child that shares our table finds its ends; else null */
-    char *stack;            /* of that child */
+    int places[3];      /* where a child that shares our table finds its ends; else null */
+    char *stack;        /* of a child that shares our memory */
 } descartes_fast_nursery;
 
 /* Whether a vforked child runs in our memory: not everywhere, nor in every emulation. */
@@ -237,6 +240,35 @@ static int descartes_fast_shares_memory(void)
 #endif
 }
 
+#ifdef __linux__
+/* Leave the table of descriptors to the parent, but for its beginning. */
+static int descartes_fast_leave_table(const int places[3])
+{
+    int i, last = 2;
+    for (i = 0; i < 3; i++)
+        if (places[i] > last)
+            last = places[i];
+    if (syscall(SYS_close_range, last + 1, ~0U, DESCARTES_FAST_UNSHARE) == 0)
+        return 0;
+    return unshare(CLONE_FILES);    /* all of it: before Linux 5.9 */
+}
+
+static int descartes_fast_try_to_leave_table(void *argument)
+{
+    descartes_fast_nursery *nursery = argument;
+    nursery->shares_table = descartes_fast_leave_table(nursery->places) == 0;
+    _exit(0);
+}
+
+/* Have a function called in a child in our memory, as after vfork(2), with a stack of its own. */
+static pid_t descartes_fast_in_child(descartes_fast_nursery *nursery, int (*function)(void *),
+                                     void *argument, int shares_table)
+{
+    return clone(function, nursery->stack + DESCARTES_FAST_STACK,
+                 CLONE_VM | CLONE_VFORK | (shares_table ? CLONE_FILES : 0) | SIGCHLD, argument);
+}
+#endif
+
 static int descartes_fast_open_nursery(descartes_fast_nursery *nursery)
 {
     nursery->shares_memory = descartes_fast_shares_memory();
@@ -251,6 +283,12 @@ static int descartes_fast_open_nursery(descartes_fast_nursery *nursery)
         if (nursery->places[i] < 0)
             return -1;
     }
+#ifdef __linux__
+    /* In a container it may be allowed neither way; it is a copy of the table then. */
+    pid_t pid = descartes_fast_in_child(nursery, descartes_fast_try_to_leave_table, nursery, 1);
+    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+#endif
     return 0;
 }
 
@@ -265,48 +303,37 @@ static void descartes_fast_close_nursery(descartes_fast_nursery *nursery)
 #ifdef __linux__
 typedef struct {
     descartes_fast_launch *launch;
-    const int *places;
+    const int *theirs;
+    int shares_table;
 } descartes_fast_newborn;
-
-/* Leave the table of descriptors to the parent, but for its beginning. */
-static int descartes_fast_leave_table(const int places[3])
-{
-    int i, last = 2;
-    for (i = 0; i < 3; i++)
-        if (places[i] > last)
-            last = places[i];
-#ifdef SYS_close_range
-    if (syscall(SYS_close_range, last + 1, ~0U, DESCARTES_FAST_UNSHARE) == 0)
-        return 0;
-#endif
-    return unshare(CLONE_FILES);    /* all of it: before Linux 5.9 */
-}
 
 static int descartes_fast_begin_life(void *argument)
 {
     descartes_fast_newborn *newborn = argument;
-    if (descartes_fast_leave_table(newborn->places) < 0)
+    if (newborn->shares_table && descartes_fast_leave_table(newborn->theirs) < 0)
         descartes_fast_fail(newborn->launch, -1, DESCARTES_FAST_PREPARING);
-    descartes_fast_child(newborn->launch, newborn->places, -1);
+    descartes_fast_child(newborn->launch, newborn->theirs, -1);
     return 255;
 }
 
-/* Start a child in our memory, as vfork(2) does, with a stack of its own. */
+/* Start a child in our memory. */
 static pid_t descartes_fast_clone(descartes_fast_launch *launch,
                                   descartes_fast_nursery *nursery, const int theirs[3])
 {
-    descartes_fast_newborn newborn = {launch, nursery->places};
+    descartes_fast_newborn newborn = {launch, theirs, nursery->shares_table};
     pid_t pid = -1;
     int i, error;
+    if (!nursery->shares_table)
+        return descartes_fast_in_child(nursery, descartes_fast_begin_life, &newborn, 0);
+    newborn.theirs = nursery->places;
     for (i = 0; i < 3; i++)
-        if (theirs[i] >= 0 && dup3(theirs[i], nursery->places[i], O_CLOEXEC) < 0)
+        if (theirs[i] != nursery->null_fd && dup3(theirs[i], nursery->places[i], O_CLOEXEC) < 0)
             break;
     if (i == 3)
-        pid = clone(descartes_fast_begin_life, nursery->stack + DESCARTES_FAST_STACK,
-                    CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, &newborn);
+        pid = descartes_fast_in_child(nursery, descartes_fast_begin_life, &newborn, 1);
     error = errno;
     for (i = 0; i < 3; i++)     /* or an end would stay open here */
-        if (theirs[i] >= 0)
+        if (theirs[i] != nursery->null_fd)
             dup3(nursery->null_fd, nursery->places[i], O_CLOEXEC);
     errno = error;
     return pid;
@@ -337,13 +364,12 @@ static pid_t descartes_fast_fork(descartes_fast_launch *launch,
 static pid_t descartes_fast_start_apart(descartes_fast_launch *launch,
                                         descartes_fast_nursery *nursery, const int theirs[3])
 {
-    const int all_theirs[3] = {theirs[0] < 0 ? nursery->null_fd : theirs[0], theirs[1], theirs[2]};
     int report[2], ends[2], error;
     ssize_t size;
     pid_t pid;
     if (descartes_fast_pipe_for_child(ends) < 0)
         return -1;
-    pid = descartes_fast_fork(launch, nursery, all_theirs, ends[1]);
+    pid = descartes_fast_fork(launch, nursery, theirs, ends[1]);
     error = errno;
     close(ends[1]);
     if (pid > 0) {
@@ -395,6 +421,8 @@ static void descartes_fast_run(descartes_fast_launch *launch, descartes_fast_nur
         launch->error = errno;
         launch->stage = DESCARTES_FAST_PIPES;
     } else {
+        if (theirs[0] < 0)
+            theirs[0] = nursery->null_fd;
         launch->made_between_ns[0] = DESCARTES_FAST_BOOT_NS();
         pid = nursery->shares_memory ? descartes_fast_fork(launch, nursery, theirs, -1)
                                      : descartes_fast_start_apart(launch, nursery, theirs);
@@ -404,6 +432,8 @@ static void descartes_fast_run(descartes_fast_launch *launch, descartes_fast_nur
             launch->error = errno;
             launch->stage = DESCARTES_FAST_FORK;
         }
+        if (theirs[0] == nursery->null_fd)
+            theirs[0] = -1;
         descartes_fast_close(theirs);
         if (pid > 0 && launch->stage) {
             pthread_mutex_lock(lock);   /* whoever kills it must not mean another */

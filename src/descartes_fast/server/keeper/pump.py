@@ -51,9 +51,9 @@ class Pump:
         self._streams[pipe] = stream
 
     def watch(self, pipe: OutputPipe) -> None:
-        """Move what comes when it comes. Raises ``OSError``."""
+        """Move what comes when it comes, if it is not being finished. Raises ``OSError``."""
         stream = self._streams[pipe]
-        if not stream.at_end:
+        if not stream.at_end and not pipe.finishing:
             self._watch(stream)
 
     def finish(self, pipe: OutputPipe) -> None:

@@ -78,6 +78,8 @@ class Requests:
             "start_ticks": agent.leader.start_ticks,
         }
         if agent.phase is Phase.ENDED:
+            if agent.ended is None:
+                raise Refusal("spawn_failed", "the launch was given up")
             return Answer({**reply, "ended": agent.ended})
         named = agent.descriptors()
         return Answer({**reply, "fds": list(named)}, list(named.values()))

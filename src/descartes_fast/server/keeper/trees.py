@@ -250,8 +250,10 @@ def _is_in_own_session(pid: int) -> bool:
     """Whether a process is in this one's session, where no agent's can be; or is there no more."""
     try:
         return os.getsid(pid) == os.getsid(0)
-    except OSError:
+    except ProcessLookupError:
         return True
+    except OSError:  # some systems tell nothing of those in other domains
+        return False
 
 
 @contextlib.contextmanager
