@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import platform
 import resource
 import select
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -114,6 +116,46 @@ def test_start_does_not_copy_all_descriptors_that_are_open(launcher: Launcher) -
             os.close(fd)
     (size,) = (line.split()[1] for line in status.splitlines() if line.startswith("FDSize"))
     assert int(size) <= 256 < max(fds)
+
+
+# As in a container whose filter knows neither call, or lets nobody leave what is shared.
+FILTERED = """
+import ctypes, errno, os, struct, sys, threading
+from descartes_fast.server.keeper.launcher import Launch, Launcher
+LOAD, EQUAL, RETURN, ERRNO, ALLOW = 0x20, 0x15, 0x06, 0x00050000 | errno.EPERM, 0x7FFF0000
+steps = [(LOAD, 0, 0, 0)]
+for call in map(int, sys.argv[1:]):
+    steps += [(EQUAL, 0, 1, call), (RETURN, 0, 0, ERRNO)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in
+                                            [*steps, (RETURN, 0, 0, ALLOW)]))
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+libc = ctypes.CDLL(None)
+program = Program(len(steps) + 1, ctypes.addressof(code))
+PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 22, 38
+assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+assert libc.prctl(PR_SET_SECCOMP, 2, ctypes.byref(program), 0, 0) == 0
+launcher = Launcher()
+launch = Launch([b"/bin/sh"], [b"sh", b"-c", b"read x; echo said $x"], [b"PATH=/bin"],
+                has_stdin=True, directory=None, umask=0o22, limits=[], oom_score=None)
+launcher.begin(launch)
+launcher.close()
+launcher.work()
+launch.check()
+os.write(launch.stdin_fd, b"it\\n")
+os.waitpid(launch.pid, 0)
+print(os.read(launch.stdout_fd, 100).decode())
+"""
+
+
+@pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="knows calls by number"
+)
+@pytest.mark.parametrize("calls", [(), (436,), (436, 272)])  # close_range, unshare
+def test_program_is_started_where_a_filter_refuses_calls(calls: tuple[int, ...]) -> None:
+    command = [sys.executable, "-c", FILTERED, *map(str, calls)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.strip() == "said it", done.stderr
 
 
 def test_first_program_that_is_there_is_run(launcher: Launcher, tmp_path: Path) -> None:
