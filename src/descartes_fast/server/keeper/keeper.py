@@ -267,6 +267,8 @@ class Keeper:
         _, header, body, _ = request
         agent = self._reply(request, lambda: self._requests.finish_launch(header, body, start))
         if agent is not None:
+            # It was killed then, and may have ended: its end is nobody's either.
+            agent.abandoned = self._starts.was_given_up(agent.id)
             self._started.append((request, agent))
 
     def _answer_launches(self) -> None:
