@@ -222,6 +222,13 @@ typedef struct {
     char *stack;        /* of a child that shares our memory */
 } descartes_fast_nursery;
 
+/* Wait for the end of a child, if there is one. */
+static void descartes_fast_reap(pid_t pid)
+{
+    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+}
+
 /* Whether a vforked child runs in our memory: not everywhere, nor in every emulation. */
 static int descartes_fast_shares_memory(void)
 {
@@ -232,8 +239,7 @@ static int descartes_fast_shares_memory(void)
         is_written = 1;
         _exit(0);
     }
-    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        ;
+    descartes_fast_reap(pid);
     return is_written;
 #else
     return 0;
@@ -286,8 +292,7 @@ static int descartes_fast_open_nursery(descartes_fast_nursery *nursery)
 #ifdef __linux__
     /* In a container it may be allowed neither way; it is a copy of the table then. */
     pid_t pid = descartes_fast_in_child(nursery, descartes_fast_try_to_leave_table, nursery, 1);
-    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        ;
+    descartes_fast_reap(pid);
 #endif
     return 0;
 }
@@ -439,8 +444,7 @@ static void descartes_fast_run(descartes_fast_launch *launch, descartes_fast_nur
             pthread_mutex_lock(lock);   /* whoever kills it must not mean another */
             launch->pid = 0;
             pthread_mutex_unlock(lock);
-            while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-                ;
+            descartes_fast_reap(pid);
         }
     }
     if (launch->stage) {
