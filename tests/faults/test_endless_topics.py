@@ -56,8 +56,8 @@ def after_cancels_of_nothing(count: int) -> Iterator[list[bytes]]:
     "messages",
     [
         pytest.param(lambda: subscriptions(200_000, 20), id="many"),
-        pytest.param(lambda: subscriptions(30_000, 128), id="long"),
-        pytest.param(lambda: subscriptions(30_000, 200), id="too-long"),
+        pytest.param(lambda: subscriptions(60_000, 64), id="long"),
+        pytest.param(lambda: subscriptions(60_000, 80), id="too-long"),
         pytest.param(lambda: subscriptions(200_000, 20, "sync/"), id="asking-for-an-echo"),
         pytest.param(lambda: behind_another_frame(200_000), id="behind-another-frame"),
         pytest.param(lambda: after_cancels_of_nothing(200_000), id="after-cancels-of-nothing"),

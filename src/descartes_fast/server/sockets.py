@@ -22,7 +22,10 @@ _HANDSHAKE_IVL_MS = 1500
 _REPLIES_QUEUED = 256  # for each client; what does not fit waits in the router's own queue
 # Of a topic some 40 bytes are used, 128 to ask for an echo, and libzmq keeps a node of a tree for
 # each. ZMTP 3.1 has ten bytes before it.
-_LONGEST_SUBSCRIPTION_BYTES = 256 + 10
+_LONGEST_SUBSCRIPTION_BYTES = 128 + 10
+# What has arrived is taken in even after its sender is hung up on. The kernel doubles it, and does
+# not let it grow, as it does to megabytes where nobody says how much.
+_SUBSCRIPTIONS_ARRIVED_BYTES = 64 * 1024
 # libzmq takes in all that is there in one call of its own, and is never done while its I/O thread
 # puts more there than it takes: a peer could keep the server there for as long as it likes. With
 # so short a queue the I/O thread waits, and now and then is late, also on a busy machine.
@@ -52,6 +55,7 @@ def publishing_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[byt
     socket.set(zmq.AFFINITY, _OF_PUBLICATIONS)
     socket.set(zmq.MAXMSGSIZE, _LONGEST_SUBSCRIPTION_BYTES)
     socket.set(zmq.RCVHWM, _SUBSCRIPTIONS_QUEUED)
+    socket.set(zmq.RCVBUF, _SUBSCRIPTIONS_ARRIVED_BYTES)
     socket.set(zmq.SNDHWM, _PUBLICATIONS_QUEUED)
     return socket
 
