@@ -77,8 +77,8 @@ class Recorder:
         self.ends = 0
         self.growths = 0
 
-    def state_changed(self, agent: Agent, update: StatusUpdate) -> None:
-        self.updates.append(update)
+    def state_changed(self, agent: Agent) -> None:
+        self.updates.append(agent.status_update())
 
     def was_noted(self, agent: Agent) -> None:
         pass
@@ -86,8 +86,8 @@ class Recorder:
     def output_grew(self, agent: Agent) -> None:
         self.growths += 1
 
-    def ended(self, agent: Agent, update: StatusUpdate) -> None:
-        self.updates.append(update)
+    def ended(self, agent: Agent) -> None:
+        self.updates.append(agent.status_update())
         self.ends += 1
 
 

@@ -12,7 +12,6 @@ from descartes_fast import (
     ControlCommand,
     ControlCommandType,
     PauseMode,
-    StatusUpdate,
     deserialize_zmq_message,
     serialize_zmq_message,
 )
@@ -43,16 +42,16 @@ class Asking(Recorder):
         self.quick = QuickReplies()
         self.stale: list[Any] = []
 
-    def state_changed(self, agent: Agent, update: StatusUpdate) -> None:
-        super().state_changed(agent, update)
+    def state_changed(self, agent: Agent) -> None:
+        super().state_changed(agent)
         self._ask(agent)
 
     def output_grew(self, agent: Agent) -> None:
         super().output_grew(agent)
         self._ask(agent)
 
-    def ended(self, agent: Agent, update: StatusUpdate) -> None:
-        super().ended(agent, update)
+    def ended(self, agent: Agent) -> None:
+        super().ended(agent)
         self._ask(agent)
 
     def _ask(self, agent: Agent) -> None:

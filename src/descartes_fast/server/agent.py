@@ -1,8 +1,7 @@
 """One agent: what is known of it and the changes of its state; knows no ZeroMQ.
 
-Each change of state raises ``seq`` by one and is told to the observer as the status
-update that will be published, so that whoever reads the state and whoever follows the
-updates can put them in order.
+Each change of state raises ``seq`` by one, which the status update that is published of it has
+too, so that whoever reads the state and whoever follows the updates can put them in order.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ KEPT_TASK_CHARACTERS = 4096
 class AgentObserver(Protocol):
     """Who is told what happens to agents."""
 
-    def state_changed(self, agent: Agent, update: StatusUpdate) -> None:
+    def state_changed(self, agent: Agent) -> None:
         """The agent lives on in another state."""
 
     def was_noted(self, agent: Agent) -> None:
@@ -70,7 +69,7 @@ class AgentObserver(Protocol):
     def output_grew(self, agent: Agent) -> None:
         """There is more output than before."""
 
-    def ended(self, agent: Agent, update: StatusUpdate) -> None:
+    def ended(self, agent: Agent) -> None:
         """The agent has ended; its output is complete. Said once."""
 
 
@@ -206,6 +205,26 @@ class Agent:
             "metadata": self.metadata,
         }
 
+    def status_update(self) -> StatusUpdate:
+        """Return what is published of the last change of state."""
+        data: dict[str, Any] = {"seq": self.seq}
+        if self.has_ended:
+            data["exit_code"] = self.exit_code
+            data["signal"] = self.signal
+            data["stdout_bytes"] = self.stdout.end
+            data["stderr_bytes"] = self.stderr.end
+        elif self.pause_mode is not None:
+            data["mode"] = self.pause_mode.value
+        elif self.status is AgentStatus.RUNNING:
+            data["pid"] = self.pid
+        return StatusUpdate(
+            agent_id=self.id,
+            update_type=_END_UPDATES.get(self.status, StatusUpdateType.STATUS_CHANGED),
+            status=self.status,
+            message=self.message,
+            data=data,
+        )
+
     def outdate(self) -> None:
         """Let nobody answer any more with what :meth:`status_data` was."""
         on_outdated, self.on_outdated = self.on_outdated, None
@@ -251,14 +270,14 @@ class Agent:
 
     def accepted(self) -> None:
         """The spawn is granted; the program is not running yet."""
-        self._change(AgentStatus.INITIALIZING, {})
+        self._change(AgentStatus.INITIALIZING)
 
     def started(self, started: Started) -> None:
         """The exec has succeeded."""
         self.pid = started.pid
         self.start_ticks = started.start_ticks
         self.started_at_ns = started.started_at_ns
-        self._change(AgentStatus.RUNNING, {"pid": started.pid})
+        self._change(AgentStatus.RUNNING)
         if self._early_end is not None:
             self.ended(self._early_end)
 
@@ -271,7 +290,7 @@ class Agent:
         self.paused_at_ns = time.time_ns()
         self.pause_mode = mode
         self._pause_begun = False
-        self._change(AgentStatus.PAUSED, {"mode": mode.value})
+        self._change(AgentStatus.PAUSED)
 
     def resumed(self) -> None:
         """The agent runs again, and takes the signals that were waiting for that."""
@@ -280,7 +299,7 @@ class Agent:
             if self.paused_at_ns is not None and asked_ns >= self.paused_at_ns:
                 self.signals_asked_ns[number] = now_ns
         self.paused_at_ns = self.pause_mode = None
-        self._change(AgentStatus.RUNNING, {"pid": self.pid})
+        self._change(AgentStatus.RUNNING)
 
     def output_grew(self, event: OutputGrew) -> None:
         """The keeper has written more output to the files, or trimmed them."""
@@ -354,37 +373,14 @@ class Agent:
         self.seq += 1
         self.outdate_status()
         self._wake()
-        self._observer.ended(
-            self,
-            StatusUpdate(
-                agent_id=self.id,
-                update_type=_END_UPDATES[status],
-                status=status,
-                message=message,
-                data={
-                    "seq": self.seq,
-                    "exit_code": self.exit_code,
-                    "signal": self.signal,
-                    "stdout_bytes": self.stdout.end,
-                    "stderr_bytes": self.stderr.end,
-                },
-            ),
-        )
+        self._observer.ended(self)
 
-    def _change(self, status: AgentStatus, data: dict[str, Any]) -> None:
+    def _change(self, status: AgentStatus) -> None:
         self.status = status
         self.seq += 1
         self.outdate_status()
         self._wake()
-        self._observer.state_changed(
-            self,
-            StatusUpdate(
-                agent_id=self.id,
-                update_type=StatusUpdateType.STATUS_CHANGED,
-                status=status,
-                data={"seq": self.seq, **data},
-            ),
-        )
+        self._observer.state_changed(self)
 
     def _note(self) -> None:
         if not self.has_ended:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from uuid import UUID
 
-from .._core import StatusUpdate
 from .agent import Agent
 from .agent_records import record_of
 from .journal import NoJournal
@@ -30,9 +29,9 @@ class AgentNews:
         self._status_feed = status_feed
         self._log_feed = log_feed
 
-    def state_changed(self, agent: Agent, update: StatusUpdate) -> None:
+    def state_changed(self, agent: Agent) -> None:
         self._save(agent)
-        self._status_feed.publish(update)
+        self._status_feed.state_changed(agent)
 
     def was_noted(self, agent: Agent) -> None:
         self._save(agent)
@@ -41,15 +40,15 @@ class AgentNews:
         self._log_feed.output_grew(agent)
         self._status_feed.output_grew(agent)
 
-    def ended(self, agent: Agent, update: StatusUpdate) -> None:
+    def ended(self, agent: Agent) -> None:
         """Publish the end after the last byte of output."""
         self._save(agent)
         self._registry.ended(agent)
         self._status_feed.forget(agent)
-        self._log_feed.finish(agent, lambda: self._publish_end(agent, update))
+        self._log_feed.finish(agent, lambda: self._publish_end(agent))
 
-    def _publish_end(self, agent: Agent, update: StatusUpdate) -> None:
-        self._status_feed.publish(update)
+    def _publish_end(self, agent: Agent) -> None:
+        self._status_feed.state_changed(agent)
         self._registry.retire(agent)
 
     def _save(self, agent: Agent) -> None:

@@ -26,10 +26,10 @@ class StatusFeed:
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
-    def publish(self, update: StatusUpdate) -> None:
-        """Publish a change of state."""
-        if self._enabled:
-            self._publisher.publish_status(update)
+    def state_changed(self, agent: Agent) -> None:
+        """Publish an agent's last change of state, if anybody wants it."""
+        if self._enabled and self._publisher.wants_status(agent.id_text):
+            self._publisher.publish_status(agent.status_update())
 
     def output_grew(self, agent: Agent) -> None:
         """Publish that there is more output: at once, or when 0.1 s have passed since the last."""
@@ -50,13 +50,14 @@ class StatusFeed:
 
     def heartbeat(self, *, active_agents: int, uptime_secs: int) -> None:
         """Publish that the server is alive."""
-        self.publish(
-            StatusUpdate(
-                agent_id=NIL_ID,
-                update_type=StatusUpdateType.HEARTBEAT,
-                data={"active_agents": active_agents, "uptime_secs": uptime_secs},
+        if self._enabled:
+            self._publisher.publish_status(
+                StatusUpdate(
+                    agent_id=NIL_ID,
+                    update_type=StatusUpdateType.HEARTBEAT,
+                    data={"active_agents": active_agents, "uptime_secs": uptime_secs},
+                )
             )
-        )
 
     def close(self) -> None:
         """Publish no more of what was held back."""
