@@ -79,6 +79,7 @@ class Connection:
         self.connected = False
         """Whether a handshaken connection exists now, from the socket's monitor."""
         self.profile: ServerProfile | None = None
+        self._memory = _NOBODYS
         self.broken_replies = 0
         """Messages that are no answers: broken bytes, or a type without a request id."""
         self._context = context
@@ -150,13 +151,11 @@ class Connection:
             raise self._failure()
         body = serialize_zmq_message(message)
         call = self._calls.open(message.request_id, body, timeout_secs, repeatable)
-        self._unsent.append(call)
-        if self._ready and not self._sending:
-            if len(self._calls) == 1:
-                self._send_unsent()
-            else:
-                # Calls made in one turn of the loop are sent together at its end: libzmq's
-                # thread need not be woken for each.
+        if not self._send_lone(call):
+            # Calls made in one turn of the loop are sent together at its end: libzmq's
+            # thread need not be woken for each.
+            self._unsent.append(call)
+            if self._ready and not self._sending:
                 self._sending = True
                 self._loop.call_soon(self._send_soon)
         try:
@@ -282,6 +281,15 @@ class Connection:
 
     # Sending and receiving
 
+    def _send_lone(self, call: Call) -> bool:
+        """Send a call at once if there is no other, not even the probe; return whether it was."""
+        if not self._ready or len(self._calls) > 1:
+            return False
+        if not self._link.channel.send((b"", call.body)):
+            return False
+        call.sent_to = self._memory
+        return True
+
     def _send_soon(self) -> None:
         self._sending = False
         if self._ready:
@@ -296,19 +304,16 @@ class Connection:
             probe.sent_to = _NOBODYS
         if not self._ready:
             return
-        unsent, memory = self._unsent, self._request_memory()
+        unsent = self._unsent
         while unsent:
             some = [unsent.popleft() for _ in range(min(len(unsent), _SENT_TOGETHER))]
             calls = [call for call in some if not call.future.done()]
             sent = self._link.channel.send_many([(b"", call.body) for call in calls])
             for call in calls[:sent]:
-                call.sent_to = memory
+                call.sent_to = self._memory
             if sent < len(calls):
                 unsent.extendleft(reversed(calls[sent:]))
                 return
-
-    def _request_memory(self) -> RequestMemory:
-        return _NOBODYS if self.profile is None else self.profile.request_memory
 
     def _receive(self, frames: list[bytes]) -> None:
         body = frames[1] if len(frames) > 1 and not frames[0] else frames[0]
@@ -373,10 +378,11 @@ class Connection:
         self.profile = profile = ServerProfile.from_health(
             answer, endpoint=config.endpoint, pub_endpoint=config.pub_endpoint
         )
+        self._memory = profile.request_memory
         self._failure = None
         self._stop_grace()
         for call in self._unsent:
-            is_known = profile.idempotent and call.sent_to == profile.request_memory
+            is_known = profile.idempotent and call.sent_to == self._memory
             if call.sent_to is not None and not call.repeatable and not is_known:
                 self._calls.fail(call, self._broke())
         self._ready = True

@@ -7,7 +7,7 @@ with Rust's server (no offsets, plain text) is made equal here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -300,7 +300,7 @@ class Requests:
         )
         return response
 
-    async def _call(
+    def _call(
         self,
         message: Any,
         expected: type,
@@ -309,12 +309,12 @@ class Requests:
         repeatable: bool = False,
         grace_secs: float = 0.0,
         agent_id: UUID | None = None,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         if timeout_secs is None:
             wait_secs = self._connection.config.request_timeout_secs
         else:
             wait_secs = checked_timeout(timeout_secs) + grace_secs
-        return await self._connection.call(
+        return self._connection.call(
             message,
             expected,
             timeout_secs=wait_secs,
