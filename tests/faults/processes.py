@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -17,6 +21,19 @@ def running(words: str) -> list[int]:
         if words.encode() in command and int(entry.name) != os.getpid():
             found.append(int(entry.name))
     return found
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Have all threads of a process stand still for the length of a block."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            while (task / "stat").read_text().rpartition(")")[2].split()[0] != "T":
+                time.sleep(0.0005)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def children_of(parent: int) -> dict[int, str]:

@@ -114,10 +114,10 @@ async def test_keeper_that_tries_its_new_program_for_long_is_not_killed_for_it(
     async with serving(state) as client:
         agent = await spawn(client, "cat; exit 5")
         keeper = keeper_pid()
-    slow = standing_in(tmp_path, "if '--check' in sys.argv: time.sleep(1)")
+    slow = standing_in(tmp_path, "if '--check' in sys.argv: time.sleep(2.5)")
     monkeypatch.setattr(keeper_process, "_PROGRAM", slow)
     monkeypatch.setattr(keeper_process, "build_digest", lambda: "0123456789abcdef")
-    monkeypatch.setattr(keeper_joining, "_HELLO_SECS", 0.7)
+    monkeypatch.setattr(keeper_joining, "_HELLO_SECS", 2.0)
     async with serving(state, keep_agents=False) as client:
         assert keeper_pid() == keeper
         await client.write_agent_stdin(agent, b"in\n", close=True)

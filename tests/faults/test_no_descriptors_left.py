@@ -124,7 +124,7 @@ async def test_connections_beyond_the_limit_are_turned_away_and_those_there_are_
 
 async def fill(crowd: contextlib.AsyncExitStack, endpoint: str) -> None:
     for _ in range(LIMIT):
-        await crowd.enter_async_context(connect(endpoint, connection_timeout_secs=0.5))
+        await crowd.enter_async_context(connect(endpoint, connection_timeout_secs=2.0))
 
 
 def open_files(pid: int) -> int:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from descartes_fast import AgentConfig, AgentInfo, ZmqClient, connect
+from faults.keeper_process import keeper_pid
+from faults.processes import frozen
 
 if TYPE_CHECKING:
     from conftest import StartServer
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 SIBLINGS_SECS = 0.010
-ROUNDS = 8
+ROUNDS_SECS = 30
 
 
 def disk_bytes(server: ZmqAgentServer) -> int:
@@ -76,12 +78,11 @@ async def test_commands_of_siblings_do_not_wait(
             if followed:  # by somebody who never takes what comes
                 await other.stream_agent_logs()
             # The machine may be busy with something else: one undisturbed round is the proof.
-            rounds = []
-            for _ in range(ROUNDS):
+            rounds = [await p99_secs(client, sibling)]
+            until = time.monotonic() + ROUNDS_SECS
+            while min(rounds) >= SIBLINGS_SECS and time.monotonic() < until:
                 rounds.append(await p99_secs(client, sibling))
-                if rounds[-1] < SIBLINGS_SECS:
-                    return
-    pytest.fail(f"p99 was {[round(secs * 1000, 1) for secs in rounds]} ms")
+    assert min(rounds) < SIBLINGS_SECS
 
 
 async def test_trimmed_flood_stays_within_the_limit_of_its_streams(
@@ -129,7 +130,8 @@ async def test_trimmed_floods_together_stay_within_the_limit_of_the_state_direct
         peak = 0
         async with asyncio.timeout(30):
             while sum(await ends(client, agents)) < 100 * MIB:
-                peak = max(peak, disk_bytes(server))
+                with frozen(keeper_pid()):  # else one may be trimmed between the looks at two
+                    peak = max(peak, disk_bytes(server))
         assert 4 * MIB < peak <= 8 * MIB + MIB // 4
 
 

@@ -298,10 +298,11 @@ async def test_server_that_ends_in_order_ends_its_agents_and_lists_them_afterwar
 async def test_server_and_keeper_killed_agents_are_adopted_and_ends_not_made_up() -> None:
     async with restartable() as (server, client):
         silent = await spawn(client, "exec sleep 60")
-        ended = await spawn(client, "exec sleep 0.2")
+        ended = await spawn(client, "exec sleep 60")
         pids = [(await details(client, agent))["pid"] for agent in (silent, ended)]
         server.kill_keeper()
         server.kill()
+        os.kill(pids[1], signal.SIGKILL)
         async with asyncio.timeout(5):
             while runs(pids[1]):
                 await asyncio.sleep(0.01)

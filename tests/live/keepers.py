@@ -12,16 +12,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from descartes_fast.server import keeper_process
 from descartes_fast.server.keeper_link import Ended, KeeperLink, Launch, OutputGrew
 
 __all__ = ["Events", "TestKeeper", "is_alive", "open_keeper", "size_of", "until"]
-
-
-_coverage = sys.modules.get("coverage")
-if _coverage is not None and _coverage.Coverage.current() is not None:
-    # Coverage comes into a process by its site-packages, which the keeper has no need of.
-    keeper_process.PYTHON_OPTIONS = ("-X", "utf8")
 
 
 async def until(condition: Callable[[], bool], timeout_secs: float = 10.0) -> None:

@@ -105,8 +105,8 @@ def test_closed_pipe_is_not_watched_though_a_duplicate_is_open(loop: Loop) -> No
             loop.turn()
     assert pipe.fd == -1
     os.close(read_end)
-    loop.call_later(0.05, lambda: None)
     began = time.monotonic()
+    loop.call_later(0.05, lambda: None)
     loop.turn()
     assert time.monotonic() - began >= 0.05, "the loop is woken by what is closed"
     os.close(duplicate)

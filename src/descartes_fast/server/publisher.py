@@ -20,7 +20,6 @@ from .topics import Topics
 __all__ = ["Publisher"]
 
 _SYNC_PREFIX = b"sync/"
-_LONGEST_SYNC_BYTES = 128
 # All in bytes of topics; libzmq keeps some 45 bytes in a tree for each of them.
 _MANY_BYTES = 640 * 1024  # of 15,000 agents
 _TOO_MANY_BYTES = 4 * 1024 * 1024
@@ -100,8 +99,7 @@ class Publisher:
 
     def _add(self, topic: bytes) -> None:
         if topic.startswith(_SYNC_PREFIX):
-            if len(topic) <= _LONGEST_SYNC_BYTES:
-                self._publish(topic, self._server_id)
+            self._publish(topic, self._server_id)
         elif not self.topics.add(topic):
             self._counters.topics_over_limit += 1
 

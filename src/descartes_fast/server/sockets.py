@@ -20,8 +20,8 @@ _ROOM_BYTES = 4096
 # by up to its own latency.
 _HANDSHAKE_IVL_MS = 1500
 _REPLIES_QUEUED = 256  # for each client; what does not fit waits in the router's own queue
-# Of a topic some 40 bytes are used, 128 to ask for an echo, and libzmq keeps a node of a tree for
-# each. ZMTP 3.1 has ten bytes before it.
+# Of a topic some 40 bytes are used, or as many as its asker likes for an echo, and libzmq keeps a
+# node of a tree for each. ZMTP 3.1 has ten bytes before it.
 _LONGEST_SUBSCRIPTION_BYTES = 128 + 10
 # What has arrived is taken in even after its sender is hung up on. The kernel doubles it, and does
 # not let it grow, as it does to megabytes where nobody says how much.
