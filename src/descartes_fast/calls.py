@@ -109,7 +109,9 @@ class PendingCalls:
 
     def forget(self, call: Call) -> None:
         """Drop a call, answered or not; an answer that comes now is late."""
-        self._calls.pop(call.request_id, None)
+        # Another may have its request id by now: it is free as soon as the answer is there.
+        if self._calls.get(call.request_id) is call:
+            del self._calls[call.request_id]
 
     def answer(self, request_id: str, message: Any) -> None:
         """Give a call its answer; one that nobody waits for is counted and dropped."""

@@ -151,14 +151,14 @@ class Connection:
             raise self._failure()
         body = serialize_zmq_message(message)
         call = self._calls.open(message.request_id, body, timeout_secs, repeatable)
-        if not self._send_lone(call):
-            # Calls made in one turn of the loop are sent together at its end: libzmq's
-            # thread need not be woken for each.
-            self._unsent.append(call)
-            if self._ready and not self._sending:
-                self._sending = True
-                self._loop.call_soon(self._send_soon)
         try:
+            if not self._send_lone(call):
+                # Calls made in one turn of the loop are sent together at its end: libzmq's
+                # thread need not be woken for each.
+                self._unsent.append(call)
+                if self._ready and not self._sending:
+                    self._sending = True
+                    self._loop.call_soon(self._send_soon)
             answer = await call.future
         except AgentError as error:
             error.agent_id = _text(agent_id)

@@ -48,6 +48,18 @@ async def test_answer_to_a_cancelled_call_is_late(pending: PendingCalls) -> None
     pending.close()
 
 
+async def test_forgetting_an_answered_call_leaves_the_next_of_its_id_alone(
+    pending: PendingCalls,
+) -> None:
+    answered = pending.open("a", b"", 5, True)
+    pending.answer("a", "first")
+    following = pending.open("a", b"", 5, True)
+    pending.forget(answered)
+    pending.answer("a", "second")
+    assert (answered.future.result(), following.future.result()) == ("first", "second")
+    pending.close()
+
+
 async def test_call_past_its_deadline_times_out_and_the_others_do_not(
     pending: PendingCalls,
 ) -> None:

@@ -23,8 +23,8 @@ _REPLIES_QUEUED = 256  # for each client; what does not fit waits in the router'
 # Of a topic some 40 bytes are used, or as many as its asker likes for an echo, and libzmq keeps a
 # node of a tree for each. ZMTP 3.1 has ten bytes before it.
 _LONGEST_SUBSCRIPTION_BYTES = 128 + 10
-# What has arrived is taken in even after its sender is hung up on. The kernel doubles it, and does
-# not let it grow, as it does to megabytes where nobody says how much.
+# What has arrived by TCP is taken in even after its sender is hung up on. The kernel doubles this,
+# and does not let it grow, as it does to megabytes where nobody says how much.
 _SUBSCRIPTIONS_ARRIVED_BYTES = 64 * 1024
 # libzmq takes in all that is there in one call of its own, and is never done while its I/O thread
 # puts more there than it takes: a peer could keep the server there for as long as it likes. With

@@ -189,6 +189,7 @@ async def _go_on(keeper: KeeperLink, agent: Agent, entry: KnownAgent | None) -> 
                 await keeper.stop_again(agent.id, left_secs)
         elif agent.pause_begun:
             await keeper.pause_again(agent.id)
+            agent.require_alive("pause")  # its end may have come with the answer
             agent.paused(PauseMode.FORCED)
     if agent.output_policy == "wait":  # it may not have been let go on
         for stream, cursor in agent.cursors.items():
