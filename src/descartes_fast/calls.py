@@ -123,7 +123,7 @@ class PendingCalls:
 
     def fail(self, call: Call, error: Exception) -> None:
         """Make a call raise ``error``."""
-        self._calls.pop(call.request_id, None)
+        self.forget(call)
         if not call.future.done():
             call.future.set_exception(error)
 

@@ -80,6 +80,7 @@ class Connection:
         """Whether a handshaken connection exists now, from the socket's monitor."""
         self.profile: ServerProfile | None = None
         self._memory = _NOBODYS
+        """The profile's ``request_memory``: who knows what is sent now."""
         self.broken_replies = 0
         """Messages that are no answers: broken bytes, or a type without a request id."""
         self._context = context

@@ -14,6 +14,7 @@ from descartes_fast import AgentConfig, AgentTimeout, connect
 from descartes_fast.config import BackendConfig
 from descartes_fast.testing import descartes_server
 from faults.keeper_process import keeper_pid
+from faults.processes import frozen
 from faults.restarts import restartable_server
 from faults.serving import spawn
 
@@ -78,11 +79,8 @@ async def test_end_of_stdin_comes_though_nobody_waited_for_the_answer() -> None:
         connect(server.endpoint) as client,
     ):
         agent = await spawn(client, "cat; exit 5")
-        keeper = keeper_pid()
-        os.kill(keeper, signal.SIGSTOP)
-        with pytest.raises(AgentTimeout):
+        with frozen(keeper_pid()), pytest.raises(AgentTimeout):
             await client.write_agent_stdin(agent, b"in\n", close=True)
-        os.kill(keeper, signal.SIGCONT)
         assert (await client.wait_agent(agent, timeout_secs=5)).exit_code == 5
         assert await client.read_agent_stdout(agent) == b"in\n"
 

@@ -11,7 +11,7 @@ import pytest
 from descartes_fast import AgentConfig, AgentInfo, AgentStatus, ZmqClient
 from faults.processes import running
 
-GONE_SECS = 1.9
+GONE_SECS = 1.0
 
 # How a child gets away; {sleep} is a command that can be told from every other process.
 ESCAPES = {
@@ -82,9 +82,9 @@ async def test_kill_leaves_no_survivor(client: ZmqClient) -> None:
 async def test_stop_leaves_no_survivor_after_its_grace(client: ZmqClient) -> None:
     families = await start_families(client, "trap '' TERM HUP")
     for family in families:
-        await client.stop_agent(family.agent, grace_secs=1.5)
+        await client.stop_agent(family.agent, grace_secs=0.5)
     assert all(family.survivors() for family in families)
-    await assert_all_gone(client, families, within_secs=1.5 + GONE_SECS)
+    await assert_all_gone(client, families, within_secs=0.5 + GONE_SECS)
 
 
 async def test_stop_that_the_agent_obeys_leaves_no_survivor(client: ZmqClient) -> None:

@@ -43,6 +43,7 @@ def late_safety_timers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.timeout(60 + COUNT // 3000)
 @pytest.mark.parametrize("batch", [1, 128])
 async def test_messages_back_and_forth_never_wait_for_the_safety_timer(batch: int) -> None:
+    assert STALL_SECS < channels.SAFETY_INTERVAL_SECS
     loop = asyncio.get_running_loop()
     dice = random.Random(COUNT)
     done = asyncio.Event()

@@ -63,9 +63,7 @@ async def test_agents_keep_their_output_stdin_and_exit_codes_through_restarts() 
         assert server.keeper_pid() == keeper
         told = f"median {statistics.median(recoveries):.3f} s, longest {max(recoveries):.3f} s"
         print(f"{CYCLES} restarts with {AGENTS} agents: from exec to the first answer {told}")
-        # The machine may be busy with something else for once.
-        assert statistics.median(recoveries) < RECOVERY_SECS
-        assert max(recoveries) < 3 * RECOVERY_SECS
+        assert max(recoveries) < RECOVERY_SECS
 
 
 def short_tasks(cycle: int) -> list[str]:

@@ -43,11 +43,12 @@ async def test_waiting_reads_and_actions_delay_nobody(server: ZmqAgentServer) ->
         for _ in range(200):
             await slow.send(command_of(agent.id, "read_stdout", {"wait_secs": 20}))
             await slow.send(command_of(agent.id, "custom_action", {"action": "forever"}))
+        await slow.data(agent, "read_stdout", {"wait_secs": 0})  # by now the others wait
         took = await round_trips(fast, agent, 200)
         assert statistics.median(took) < 0.02
-        assert max(took) < 5  # a quarter of what the reads wait
+        assert max(took) < 0.5
         # Not even its own client's next command waits.
-        assert max(await round_trips(slow, agent, 20)) < 5
+        assert max(await round_trips(slow, agent, 20)) < 0.5
         await slow.data(agent, "kill")
 
 

@@ -207,6 +207,18 @@ async def test_sync_topic_comes_back(server: ZmqAgentServer, size: int) -> None:
             assert await socket.recv() == f"{topic}\0{server.server_id}".encode()
 
 
+async def test_sync_topic_that_is_too_long_ends_the_connection_and_does_not_come_back(
+    server: ZmqAgentServer,
+) -> None:
+    async with raw_socket(zmq.SUB, server.pub_endpoint) as socket:
+        socket.set(zmq.RECONNECT_IVL, -1)
+        with socket.get_monitor_socket(int(zmq.EVENT_DISCONNECTED)) as monitor:
+            socket.subscribe("sync/" + "x" * 200)
+            assert await monitor.poll(5000)
+            socket.disable_monitor()
+        assert not await socket.poll(0)
+
+
 async def test_publishing_endpoint_survives_frames_that_are_no_subscription(
     server: ZmqAgentServer,
 ) -> None:

@@ -60,6 +60,18 @@ async def test_forgetting_an_answered_call_leaves_the_next_of_its_id_alone(
     pending.close()
 
 
+async def test_failing_an_answered_call_leaves_the_next_of_its_id_alone(
+    pending: PendingCalls,
+) -> None:
+    answered = pending.open("a", b"", 5, True)
+    pending.answer("a", "first")
+    following = pending.open("a", b"", 5, True)
+    pending.fail(answered, CommunicationError("lost"))
+    assert pending.find("a") is following
+    assert answered.future.result() == "first"
+    pending.close()
+
+
 async def test_call_past_its_deadline_times_out_and_the_others_do_not(
     pending: PendingCalls,
 ) -> None:

@@ -11,6 +11,7 @@ from .refusals import NIL_ID
 
 __all__ = ["StatusFeed"]
 
+_NIL_TEXT = str(NIL_ID)
 OUTPUT_INTERVAL_SECS = 0.1
 """``output_available`` is published at most ten times a second for each agent."""
 
@@ -28,7 +29,7 @@ class StatusFeed:
 
     def state_changed(self, agent: Agent) -> None:
         """Publish an agent's last change of state, if anybody wants it."""
-        if self._enabled and self._publisher.wants_status(agent.id_text):
+        if self._is_wanted(agent.id_text):
             self._publisher.publish_status(agent.status_update())
 
     def output_grew(self, agent: Agent) -> None:
@@ -50,7 +51,7 @@ class StatusFeed:
 
     def heartbeat(self, *, active_agents: int, uptime_secs: int) -> None:
         """Publish that the server is alive."""
-        if self._enabled:
+        if self._is_wanted(_NIL_TEXT):
             self._publisher.publish_status(
                 StatusUpdate(
                     agent_id=NIL_ID,
@@ -64,6 +65,10 @@ class StatusFeed:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _is_wanted(self, agent_id: str) -> bool:
+        """Whether an update is worth building."""
+        return self._enabled and self._publisher.wants_status(agent_id)
 
     def _tell_grown(self) -> None:
         self._timer = None
@@ -79,7 +84,7 @@ class StatusFeed:
 
     def _tell_output(self, agent: Agent, now: float) -> None:
         self._told_at[agent.id.int] = now
-        if self._publisher.wants_status(agent.id_text):
+        if self._is_wanted(agent.id_text):
             self._publisher.publish_status(
                 StatusUpdate(
                     agent_id=agent.id,

@@ -42,11 +42,6 @@ class Topics:
         elif self._over_limit:
             self._over_limit -= 1
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nobody subscribes to anything."""
-        return not self._prefixes and not self._over_limit
-
     def wanted(self, topic: bytes) -> bool:
         """Tell whether anybody subscribes to the topic."""
         if self._over_limit:
