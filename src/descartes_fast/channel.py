@@ -108,7 +108,12 @@ class Channel:
         was sent. Raises ``zmq.ZMQError`` for any other failure, ``EHOSTUNREACH`` from a
         ROUTER with ``ROUTER_MANDATORY`` above all.
         """
-        return self.send_many((frames,)) == 1
+        taken = self._frames.send(frames)
+        if taken < len(frames):
+            self._block(frames, taken)
+            return False
+        self._sent(1)
+        return True
 
     def send_many(self, messages: Sequence[tuple[bytes, ...]]) -> int:
         """Send messages until one would have to wait; return how many were sent.
@@ -216,13 +221,8 @@ class Channel:
             count = self._take(self._expected)
         finally:
             self._draining = False
-        if self._blocked or count > 1:
+        if self._blocked or count:
             self._look_soon()
-        elif count:
-            if self._events() & _POLLIN:
-                self._look_soon()
-            else:
-                self._expected = 1
 
     def _take(self, limit: int) -> int:
         """Receive at most ``limit`` messages and give them on; return how many there were."""

@@ -73,6 +73,7 @@ class ZmqClient:
         self._config = config or ZmqRunnerConfig()
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._connection: Connection | None = None
+        self._operations: Requests | None = None
         self._feeds: Feeds | None = None
         self._subscriptions: set[Subscription[Any]] = set()
 
@@ -134,6 +135,7 @@ class ZmqClient:
                 on_alive=feeds.alive,
                 on_failed=feeds.failed,
             )
+            self._operations = Requests(self._connection)
             await self._connection.wait_ready()
         except BaseException:
             await self.disconnect()
@@ -145,6 +147,7 @@ class ZmqClient:
         Calls in flight raise ``CommunicationError``. The client can be connected again.
         """
         connection, self._connection = self._connection, None
+        self._operations = None
         context, self._context = self._context, None
         feeds, self._feeds = self._feeds, None
         subscriptions, self._subscriptions = self._subscriptions, set()
@@ -439,9 +442,9 @@ class ZmqClient:
     # Within
 
     def _requests(self) -> Requests:
-        if self._connection is None:
+        if self._operations is None:
             raise UsageError("the client is not connected; call connect() first")
-        return Requests(self._connection)
+        return self._operations
 
     def _open_feeds(self) -> Feeds:
         assert self._feeds is not None  # there is a connection, and both come and go together

@@ -89,6 +89,8 @@ class Connection:
         self._on_failed = on_failed
         self._loop = asyncio.get_running_loop()
         self._calls = PendingCalls(self._loop, self._unanswered)
+        self.new_request_id = self._calls.new_id
+        """Returns a request id for one call."""
         self._unsent: deque[Call] = deque()
         self._probe: Call | None = None
         self._ready = False
@@ -105,10 +107,6 @@ class Connection:
     def late_replies(self) -> int:
         """Answers that came when nobody waited for them any more, duplicates among them."""
         return self._calls.late_replies
-
-    def new_request_id(self) -> str:
-        """Return a request id for one call."""
-        return self._calls.new_id()
 
     async def wait_ready(self) -> None:
         """Wait until the server has answered its first health check.
@@ -151,9 +149,13 @@ class Connection:
         if self._failure is not None:
             raise self._failure()
         body = serialize_zmq_message(message)
+        # A call that is alone goes out before it is noted: its answer cannot be read before
+        # the loop's next turn, and libzmq's thread is at work meanwhile.
+        sent_to = self._send_lone(body)
         call = self._calls.open(message.request_id, body, timeout_secs, repeatable)
+        call.sent_to = sent_to
         try:
-            if not self._send_lone(call):
+            if sent_to is None:
                 # Calls made in one turn of the loop are sent together at its end: libzmq's
                 # thread need not be woken for each.
                 self._unsent.append(call)
@@ -282,14 +284,11 @@ class Connection:
 
     # Sending and receiving
 
-    def _send_lone(self, call: Call) -> bool:
-        """Send a call at once if there is no other, not even the probe; return whether it was."""
-        if not self._ready or len(self._calls) > 1:
-            return False
-        if not self._link.channel.send((b"", call.body)):
-            return False
-        call.sent_to = self._memory
-        return True
+    def _send_lone(self, body: bytes) -> RequestMemory | None:
+        """Send a request at once if no call is in flight; return who knows it then."""
+        if self._ready and not self._calls and self._link.channel.send((b"", body)):
+            return self._memory
+        return None
 
     def _send_soon(self) -> None:
         self._sending = False

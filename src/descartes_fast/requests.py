@@ -181,23 +181,19 @@ class Requests:
         request_id: str | None = None,
     ) -> CommandResponse:
         """Send a command to an agent and return the server's consent."""
-        response: CommandResponse = await self._call(
-            ControlCommand(
-                request_id=request_id or self._connection.new_request_id(),
-                agent_id=agent_id,
-                command_type=command_type,
-                payload=payload,
+        repeatable = repeatable or command_type in _READ_ONLY
+        return _granted(
+            await self._command(
+                agent_id, command_type, payload, timeout_secs, repeatable, request_id
             ),
-            CommandResponse,
-            timeout_secs,
-            repeatable=repeatable or command_type in _READ_ONLY,
-            agent_id=agent_id,
+            agent_id,
         )
-        return _granted(response, agent_id)
 
     async def status(self, agent_id: UUID) -> AgentStatus:
         """Return an agent's status, and nothing else of what the answer holds."""
-        response = await self.control(agent_id, ControlCommandType.GET_STATUS)
+        response = _granted(
+            await self._command(agent_id, ControlCommandType.GET_STATUS, repeatable=True), agent_id
+        )
         return response.status or _told_status(response)
 
     async def details(self, agent_id: UUID, *, info: bool = False) -> AgentDetails:
@@ -299,6 +295,28 @@ class Requests:
             repeatable=command_type in _READ_ONLY,
         )
         return response
+
+    def _command(
+        self,
+        agent_id: UUID,
+        command_type: ControlCommandType,
+        payload: Any = None,
+        timeout_secs: float | None = None,
+        repeatable: bool = False,
+        request_id: str | None = None,
+    ) -> Coroutine[Any, Any, CommandResponse]:
+        return self._call(
+            ControlCommand(
+                request_id=request_id or self._connection.new_request_id(),
+                agent_id=agent_id,
+                command_type=command_type,
+                payload=payload,
+            ),
+            CommandResponse,
+            timeout_secs,
+            repeatable=repeatable,
+            agent_id=agent_id,
+        )
 
     def _call(
         self,
