@@ -28,7 +28,7 @@ def contestants(start: Callable[[Starts], Lineup]) -> Lineup:
 
 @pytest.fixture
 def run(measure: Callable[..., None], contestants: Lineup, quick: bool) -> Callable[..., None]:
-    def commands(count: int, in_flight: int, clients: int) -> None:
+    def commands(count: int, in_flight: int, clients: int, **how: Any) -> None:
         count = count // 10 if quick else count
         count = max(count, in_flight * 2)
 
@@ -44,6 +44,7 @@ def run(measure: Callable[..., None], contestants: Lineup, quick: bool) -> Calla
             count=count,
             in_flight=in_flight,
             clients=clients,
+            **how,
         )
 
     return commands
@@ -60,7 +61,8 @@ def left_out(in_flight: int) -> dict[str, str]:
 
 
 def bench_commands_lock_step_1(run: Callable[..., None]) -> None:
-    run(3_000, in_flight=1, clients=1)
+    # Many rounds: who runs on which core when changes from one to the next.
+    run(3_000, in_flight=1, clients=1, rounds=15)
 
 
 def bench_commands_pipelined_16(run: Callable[..., None]) -> None:
