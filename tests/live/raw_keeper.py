@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,11 +24,20 @@ from descartes_fast.server.keeper import passing
 from descartes_fast.server.keeper.protocol import VERSION, FrameReader, frame
 from descartes_fast.server.keeper.trees import MARKER
 
-__all__ = ["INSTANCE", "RawKeeper", "RawServer", "raw_keeper", "wait_until"]
+__all__ = [
+    "INSTANCE",
+    "RawKeeper",
+    "RawServer",
+    "held_program",
+    "raw_keeper",
+    "wait_until",
+    "wait_until_prepared",
+]
 
 INSTANCE = secrets.token_hex(8)
 """Of these agents, so that those of other tests on this machine are left alone."""
 _SECS = 10.0
+_F_SETSIG = 10  # <fcntl.h>; the fcntl module has no name for it
 
 
 def wait_until(condition: Callable[[], object], timeout_secs: float = _SECS) -> None:
@@ -35,6 +46,25 @@ def wait_until(condition: Callable[[], object], timeout_secs: float = _SECS) -> 
     while not condition():
         assert time.monotonic() < stop_at, "waited for too long"
         time.sleep(0.002)
+
+
+@contextmanager
+def held_program(directory: Path) -> Iterator[Path]:
+    """Yield a ``sleep`` whose exec hangs until the end: who opens it waits for a lease on it."""
+    program = directory / "program"
+    shutil.copy("/bin/sleep", program)
+    fd = os.open(program, os.O_RDONLY)
+    try:
+        fcntl.fcntl(fd, _F_SETSIG, signal.SIGURG)  # which is ignored
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield program
+    finally:
+        os.close(fd)
+
+
+def wait_until_prepared(launch: dict[str, Any]) -> None:
+    """Wait until a launch has its directory: the launcher has it then, or will in a moment."""
+    wait_until(Path(launch["stdout_path"]).parent.exists)
 
 
 class RawKeeper:

@@ -16,7 +16,13 @@ import pytest
 
 from descartes_fast.server.keeper import passing
 from descartes_fast.server.keeper.protocol import VERSION, frame
-from live.raw_keeper import INSTANCE, RawKeeper, wait_until
+from live.raw_keeper import (
+    INSTANCE,
+    RawKeeper,
+    held_program,
+    wait_until,
+    wait_until_prepared,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -47,9 +53,14 @@ def test_hello_takes_the_place_of_the_server_before(keeper: RawKeeper) -> None:
 def test_starts_that_were_queued_for_the_server_before_never_happen(keeper: RawKeeper) -> None:
     first = keeper.greet()
     launches = [keeper.launch_fields("sleep 60") for _ in range(200)]
-    for launch in launches:
-        first.send("launch", **launch)
-    second = keeper.greet()
+    with held_program(keeper.directory) as program:
+        launches[0]["argv"] = [str(program), "60"]  # none is started before this one
+        for launch in launches:
+            first.send("launch", **launch)
+        wait_until_prepared(launches[1])
+        second = keeper.connect()
+        greeting = second.send("hello", version=VERSION, on_disconnect="keep")
+    assert "pid" in second.reply(greeting)
     known = {entry["agent"] for entry in second.ask("list")["agents"]}
     assert 0 < len(known) < len(launches)
     for _ in range(3):

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-import shutil
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from live.raw_keeper import RawKeeper, RawServer, wait_until
+from live.raw_keeper import (
+    RawKeeper,
+    RawServer,
+    held_program,
+    wait_until,
+    wait_until_prepared,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses leases and prctl")
-
-F_SETSIG = 10  # <fcntl.h>; the fcntl module has no name for it
 
 # So many places are looked at before the program is found; the longest PATH that can be passed.
 SLOW_PATH = "a:" * 60_000 + "/usr/bin:/bin"
@@ -34,30 +33,11 @@ time.sleep(60)
 """
 
 
-@contextlib.contextmanager
-def held_program(directory: Path) -> Iterator[Path]:
-    """Return a program whose exec hangs until the end: who opens it waits for the lease on it."""
-    program = directory / "program"
-    shutil.copy("/bin/sleep", program)
-    fd = os.open(program, os.O_RDONLY)
-    try:
-        fcntl.fcntl(fd, F_SETSIG, signal.SIGURG)  # which is ignored
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        yield program
-    finally:
-        os.close(fd)
-
-
 def slow(keeper: RawKeeper, script: str, **settings: Any) -> dict[str, Any]:
     """Return the fields of a launch that takes some 100 ms."""
     fields = keeper.launch_fields(script, **settings)
     fields["environment"] = {**fields["environment"], "PATH": SLOW_PATH}
     return fields
-
-
-def wait_until_prepared(launch: dict[str, Any]) -> None:
-    """Wait until a launch has its directory: the launcher has it then, or will in a moment."""
-    wait_until(Path(launch["stdout_path"]).parent.exists)
 
 
 def test_others_are_served_while_a_program_is_being_started(keeper: RawKeeper) -> None:
@@ -110,13 +90,14 @@ def test_end_waits_for_what_is_under_way_and_ends_it(keeper: RawKeeper) -> None:
 
 def test_keeper_does_not_become_another_while_a_launch_is_under_way(keeper: RawKeeper) -> None:
     server = keeper.greet()
-    launch = slow(keeper, "exit 5")
-    launching = server.send("launch", **launch)
-    wait_until_prepared(launch)
-    refused = server.ask("renew", argv=keeper.command("new"))
-    assert (refused["code"], refused["words"]) == ("busy", "there are launches under way")
+    with held_program(keeper.directory) as program:
+        launch = keeper.launch_fields("", argv=[str(program), "0"])
+        launching = server.send("launch", **launch)
+        wait_until_prepared(launch)
+        refused = server.ask("renew", argv=keeper.command("new"))
+        assert (refused["code"], refused["words"]) == ("busy", "there are launches under way")
     assert "pid" in server.reply(launching)
-    assert server.ended(launch["agent"])["exit_code"] == 5
+    assert server.ended(launch["agent"])["exit_code"] == 0
 
 
 def test_keeper_whose_server_is_lost_waits_for_what_is_under_way(keeper: RawKeeper) -> None:

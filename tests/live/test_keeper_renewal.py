@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from descartes_fast.server.keeper.protocol import VERSION
+from faults.processes import frozen
 from live.keepers import is_alive
 from live.raw_keeper import RawKeeper, RawServer, wait_until
 
@@ -193,8 +194,10 @@ def test_renewal_that_cannot_be_is_refused_and_the_keeper_goes_on(
 
 def test_renewal_with_launches_under_way_is_refused(keeper: RawKeeper) -> None:
     server = keeper.greet()
-    ids = [server.send("launch", **keeper.launch_fields("sleep 60")) for _ in range(50)]
-    assert server.ask("renew", argv=keeper.command("new"))["code"] == "busy"
+    with frozen(keeper.pid):
+        ids = [server.send("launch", **keeper.launch_fields("sleep 60")) for _ in range(20)]
+        renewing = server.send("renew", argv=keeper.command("new"))
+    assert server.reply(renewing)["code"] == "busy"
     assert all("pid" in server.reply(request_id) for request_id in ids)
 
 
