@@ -108,12 +108,16 @@ class Channel:
         was sent. Raises ``zmq.ZMQError`` for any other failure, ``EHOSTUNREACH`` from a
         ROUTER with ``ROUTER_MANDATORY`` above all.
         """
-        taken = self._frames.send(frames)
-        if taken < len(frames):
-            self._block(frames, taken)
-            return False
-        self._sent(1)
-        return True
+        sent = 0
+        try:
+            taken = self._frames.send(frames)
+            if taken < len(frames):
+                self._block(frames, taken)
+            else:
+                sent = 1
+        finally:
+            self._sent(sent)
+        return sent == 1
 
     def send_many(self, messages: Sequence[tuple[bytes, ...]]) -> int:
         """Send messages until one would have to wait; return how many were sent.
@@ -214,7 +218,8 @@ class Channel:
         """Receive what is there and give it on, then look whether there is more.
 
         A message that comes alone, as the answer to a lone request does, is given on before
-        libzmq is asked for the next, which costs system calls.
+        libzmq is asked for the next, which costs system calls: in the loop's next turn, so that
+        one look serves the next request too.
         """
         self._draining = True
         try:

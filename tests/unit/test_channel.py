@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -170,6 +171,28 @@ async def test_send_to_an_unknown_peer_of_a_mandatory_router_raises(
     assert caught.value.errno == zmq.EHOSTUNREACH
     assert channel.sent_count == 0
     channel.close()
+
+
+async def test_send_that_raises_hides_no_message(
+    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("descartes_fast.channel.SAFETY_INTERVAL_SECS", 60.0)
+    router, there = plain(context, zmq.ROUTER), plain(context, zmq.DEALER)
+    router.set(zmq.ROUTER_MANDATORY, 1)
+    router.bind("inproc://test")
+    there.connect("inproc://test")
+    inbox = Inbox()
+    channel = Channel(router, inbox)
+    for number in range(1, 4):
+        there.send(b"%d" % number)
+        # The loop stands still: libzmq takes the news in at a send, a millisecond after the last.
+        time.sleep(0.005)  # noqa: ASYNC251
+        with pytest.raises(zmq.ZMQError):
+            channel.send((b"nobody", b"", b"body"))
+        await inbox.wait(number)
+        await asyncio.sleep(0.01)  # until nobody is about to look at the socket anyway
+    channel.close()
+    there.close()
 
 
 async def test_close_in_a_handler_and_again_is_fine(
