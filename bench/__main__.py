@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
     if not (options.layers or options.report or options.load):
         for name, words in (LAYERS | TABLES).items():
             print(f"python -m bench {name:<9} {words}")
-        print("python -m bench --report  all but the last three, with a table of the targets")
+        print("python -m bench --report  all but the last two, with a table of the targets")
         return 0
     try:
         return _run(options)
@@ -70,10 +70,21 @@ def _run(options: argparse.Namespace) -> int:
                 failed |= not _measure(layer, folder / f"{layer}.json", options)
         known = [folder / f"{layer}.json" for layer in LAYERS]
         figures = load(path for path in known if path.exists() and path.stat().st_size)
-    print(report(figures))
+    codec = _codec() if options.report and not options.quick else ""
+    print(report(figures, codec))
+    if failed:
+        print("some benchmarks failed, and are not in the tables: see above", file=sys.stderr)
+        return 1
     if options.report:
-        print(f"written: {write(figures, _HERE)}")
-    return 1 if failed else 0
+        print(f"written: {write(figures, codec, _HERE)}")
+    return 0
+
+
+def _codec() -> str:
+    from .codec import measured
+
+    print(f"codec: {TABLES['codec']}", file=sys.stderr, flush=True)
+    return measured()
 
 
 def _measure(layer: str, path: Path, options: argparse.Namespace) -> bool:

@@ -14,6 +14,7 @@ from .names import CIRCUS, OURS, REQ_REP, SUPERVISOR, ZMQ
 SIZES = (100, 1000, 5000)
 QUICK_SIZES = {100: 20, 1000: 50, 5000: 100}
 DAEMONS_UP_TO = 1000
+STATUSES = 5000
 SPAWNS = 500
 ROUND_TRIPS = 20  # lists in a round, and for the limit as many of as many bytes
 
@@ -78,8 +79,9 @@ def bench_scale_list(run: Callable[..., None]) -> None:
     run("list", unit="ms", value="ms", only={OURS, ZMQ, REQ_REP})
 
 
-def bench_scale_status(run: Callable[..., None]) -> None:
-    run("status", unit="requests/s", value="rate", only={OURS})
+def bench_scale_status(run: Callable[..., None], quick: bool) -> None:
+    count = STATUSES // 10 if quick else STATUSES
+    run("status", unit="requests/s", value="rate", only={OURS}, count=count)
 
 
 def bench_scale_memory(run: Callable[..., None]) -> None:

@@ -111,6 +111,16 @@ def table(times: dict[tuple[str, str, str], list[float]], sizes: dict[tuple[str,
     return "\n".join(lines)
 
 
+def measured(rounds: int = 3, max_time_secs: float = 0.1) -> str:
+    """Measure all libraries; return the table, with the machine and the versions above it."""
+    names = ", ".join(f"{name} {version(name)}" for name in LIBRARIES[:-1])
+    return (
+        f"Python {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores; "
+        f"{names}\nx: how many times longer the other library takes\n\n"
+        + table(*collect(DECODERS, rounds, max_time_secs))
+    )
+
+
 def check(rounds: int, max_time_secs: float) -> int:
     """Hold the best of the rounds against the targets; measure again before calling it missed."""
     times: Times = {}
@@ -135,13 +145,9 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.check:
         return check(options.rounds, options.max_time)
-    times, sizes = collect(DECODERS, options.rounds, options.max_time)
     if options.json:
+        times, _ = collect(DECODERS, options.rounds, options.max_time)
         print(json.dumps([[*key, statistics.median(found)] for key, found in times.items()]))
         return 0
-    names = (*LIBRARIES[:-1],)
-    print(f"Python {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores; "
-          + ", ".join(f"{name} {version(name)}" for name in names))  # fmt: skip
-    print("x: how many times longer the other library takes\n")
-    print(table(times, sizes))
+    print(measured(options.rounds, options.max_time))
     return 0

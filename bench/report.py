@@ -24,8 +24,8 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def report(figures: Mapping[str, Figure]) -> str:
-    """Return the report as Markdown."""
+def report(figures: Mapping[str, Figure], codec: str) -> str:
+    """Return the report as Markdown, with the codec's table if there is one."""
     return "\n".join(
         (
             "# Benchmarks\n",
@@ -34,16 +34,17 @@ def report(figures: Mapping[str, Figure]) -> str:
             *_targets(figures),
             "\n## Figures\n",
             *_figures(figures),
+            *(("### codec\n", "```", codec, "```\n") if codec else ()),
         )
     )
 
 
-def write(figures: Mapping[str, Figure], folder: Path) -> Path:
+def write(figures: Mapping[str, Figure], codec: str, folder: Path) -> Path:
     """Write RESULTS.md and its plots; return its path."""
     drawn = plots(figures)
     path = folder / "RESULTS.md"
     images = [f"![{name.removesuffix('.svg')}](plots/{name})" for name in drawn]
-    text = report(figures)
+    text = report(figures, codec)
     if images:
         text += "\n## Plots\n\n" + "\n\n".join(images) + "\n"
     path.write_text(text)
@@ -109,6 +110,12 @@ def _targets(figures: Mapping[str, Figure]) -> Iterator[str]:
             _verdict(target, figure),
         ]
         yield f"| {' | '.join(cells)} |"
+    for target in TARGETS:
+        figure = figures.get(target.figure)
+        aim = target.aim or target.at_least
+        if figure is not None and target.bounded_by and not _reached(target, aim, figure):
+            yield ""
+            yield f"What keeps {target.words} from the aim, on AMD EPYC: {target.bounded_by}"
     absent = [target.words for target in TARGETS if target.figure not in figures]
     if absent:
         yield ""

@@ -1,9 +1,10 @@
 """os.posix_spawn in a bare loop, with the pipes and files that an agent of ours has.
 
-Each child has a session of its own, /dev/null as its stdin, and two pipes whose contents
-go into two new files. What has ended is collected in the same loop, as it has to be. It gets the
-environment from here, as the peers do it and as an agent gets the usual names of it: with LANG in
-it even ``true`` reads the files of a locale, which takes a tenth of its time.
+Each child has a session of its own, a new directory, /dev/null as its stdin, and two pipes whose
+contents go into two files in it, which are made with the first byte. What has ended is collected
+in the same loop, as it has to be. It gets the environment from here, as the peers do it and as an
+agent gets the usual names of it: with LANG in it even ``true`` reads the files of a locale, which
+takes a tenth of its time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..driver import Round, drive, percentiles
 
 _MOST_UNCOLLECTED = 64
 
-Child = tuple[int, tuple[int, int], tuple[int, int]]
+Child = tuple[int, tuple[int, str], tuple[int, str]]
 
 
 @contextmanager
@@ -39,11 +40,10 @@ def spawns() -> Iterator[Round]:
             actions: list[tuple[int, int, int]] = [(os.POSIX_SPAWN_DUP2, null, 0)]
             theirs = []
             for number, name in ((1, "stdout"), (2, "stderr")):
-                file = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 ours, other = os.pipe()
                 actions.append((os.POSIX_SPAWN_DUP2, other, number))
                 theirs.append(other)
-                pairs.append((ours, file))
+                pairs.append((ours, f"{directory}/{name}"))
             pid = os.posix_spawn(
                 program, [program, "x"], environment, file_actions=actions, setsid=True
             )
@@ -73,11 +73,15 @@ def spawns() -> Iterator[Round]:
 
 def _collect(child: Child) -> None:
     pid, *streams = child
-    for pipe, file in streams:
+    for pipe, path in streams:
+        file = -1
         while data := os.read(pipe, 65536):
+            if file < 0:
+                file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             os.write(file, data)
         os.close(pipe)
-        os.close(file)
+        if file >= 0:
+            os.close(file)
     os.waitpid(pid, 0)
 
 

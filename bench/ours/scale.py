@@ -79,7 +79,7 @@ async def scale() -> AsyncIterator[AsyncRound]:
                     took = time.perf_counter() - begun
                     return {"ms": took / count * 1e3, "done": running}
                 if operation == "status":
-                    return await timed_workers([status_of_next], count=len(infos), in_flight=256)
+                    return await timed_workers([status_of_next], count=count, in_flight=256)
                 if operation == "spawn":
                     figures = await timed_workers([spawn], count=count, in_flight=64)
                     while ((await client.health_check()).active_agents or 0) > len(infos):

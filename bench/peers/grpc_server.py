@@ -11,6 +11,8 @@ import msgpack
 
 from .messages import agents
 
+_MOST_PENDING = 100_000  # it cancels calls above some 1,000 otherwise
+
 
 async def serve() -> None:
     agent = agents(1)[0]
@@ -26,7 +28,12 @@ async def serve() -> None:
         }
         return bytes(msgpack.packb(answer))
 
-    server = grpc.aio.server()
+    server = grpc.aio.server(
+        options=[
+            ("grpc.server.max_pending_requests", _MOST_PENDING),
+            ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
+        ]
+    )
     handler = grpc.method_handlers_generic_handler(
         "bench.Agents", {"GetStatus": grpc.unary_unary_rpc_method_handler(get_status)}
     )
