@@ -52,10 +52,7 @@ def run(measure: Callable[..., None], contestants: Lineup, quick: bool) -> Calla
 
 def left_out(in_flight: int) -> dict[str, str]:
     """Return who cannot have that many requests in flight, and why."""
-    found = {}
-    if in_flight > 1:
-        found[REQ_REP] = "a REQ has one request in flight"
-    return found
+    return {REQ_REP: "a REQ has one request in flight"} if in_flight > 1 else {}
 
 
 def bench_commands_lock_step_1(run: Callable[..., None]) -> None:

@@ -26,12 +26,28 @@ def share(quick: bool) -> int:
 
 
 @pytest.fixture
+def run(
+    measure: Callable[..., None], start: Callable[[Starts], Lineup]
+) -> Callable[[Starts, int, int], None]:
+    """Have contestants hand ``count`` updates to each of their ``subscribers``."""
+
+    def in_turn(starts: Starts, count: int, subscribers: int) -> None:
+        lineup = start(starts)
+        measure(
+            lineup,
+            unit="updates/s",
+            check=check_all_right(count * subscribers),
+            count=count,
+            subscribers=subscribers,
+        )
+        lineup.close()
+
+    return in_turn
+
+
+@pytest.fixture
 def subscribe(
-    measure: Callable[..., None],
-    start: Callable[[Starts], Lineup],
-    benchmark: Any,
-    tmp_path: Path,
-    share: int,
+    run: Callable[[Starts, int, int], None], benchmark: Any, tmp_path: Path, share: int
 ) -> Callable[[int], None]:
     def measure_subscribers(subscribers: int) -> None:
         count = COUNTS[subscribers] // share
@@ -43,23 +59,14 @@ def subscribe(
         except Absent as reason:
             pytest.skip(f"there is no source that is fast enough: {reason}")
         source = [str(publish), "source", str(peers), ""]
-        lineup = start(
-            {
-                OURS: lambda: program(OURS, "ours", "ours.status", str(publish), str(ours)),
-                ZMQ: lambda: program(ZMQ, "peer", "peers.zmq_status", "msgpack", *source),
-                MSGSPEC: lambda: program(MSGSPEC, "peer", "peers.zmq_status", "msgspec", *source),
-                PUB_SUB: lambda: c_program(PUB_SUB, publish, "measure", str(ours)),
-            }
-        )
-        measure(
-            lineup,
-            unit="updates/s",
-            check=check_all_right(count * subscribers),
-            count=count,
-            subscribers=subscribers,
-        )
+        starts: Starts = {
+            OURS: lambda: program(OURS, "ours", "ours.status", str(publish), str(ours)),
+            ZMQ: lambda: program(ZMQ, "peer", "peers.zmq_status", "msgpack", *source),
+            MSGSPEC: lambda: program(MSGSPEC, "peer", "peers.zmq_status", "msgspec", *source),
+            PUB_SUB: lambda: c_program(PUB_SUB, publish, "measure", str(ours)),
+        }
+        run(starts, count, subscribers)
         benchmark.extra_info["beside"] = {"source of all": "libzmq in C, updates encoded before"}
-        lineup.close()
 
     return measure_subscribers
 
@@ -80,26 +87,15 @@ def bench_status_typed_16(subscribe: Callable[[int], None]) -> None:
 
 
 @pytest.fixture
-def publish(
-    measure: Callable[..., None], start: Callable[[Starts], Lineup], share: int
-) -> Callable[[int], None]:
+def publish(run: Callable[[Starts, int, int], None], share: int) -> Callable[[int], None]:
     def measure_published(subscribers: int) -> None:
         count = PUBLISHED[subscribers] // share
         publisher = [sys.executable, "-m", "bench.peers.zmq_publisher", str(count)]
-        lineup = start(
-            {
-                OURS: lambda: program(OURS, "ours", "ours.status_published", str(count)),
-                ZMQ: lambda: program(ZMQ, "peer", "peers.zmq_status", "msgpack", *publisher),
-            }
-        )
-        measure(
-            lineup,
-            unit="updates/s",
-            check=check_all_right(count * subscribers),
-            count=count,
-            subscribers=subscribers,
-        )
-        lineup.close()
+        starts: Starts = {
+            OURS: lambda: program(OURS, "ours", "ours.status_published", str(count)),
+            ZMQ: lambda: program(ZMQ, "peer", "peers.zmq_status", "msgpack", *publisher),
+        }
+        run(starts, count, subscribers)
 
     return measure_published
 

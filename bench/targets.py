@@ -70,8 +70,7 @@ TARGETS = (
         Bound(1, POSIX_SPAWN),
         bounded_by="of some 1,250 µs of CPU a spawn, on two cores that are 93 % busy, 760 are the "
         "agent's own process, 230 the server's, 190 the keeper's, 25 the client's. All of the "
-        "keeper compiled by Cython: no gain. Without the removal of outputs: "
-        "1 % more.",
+        "keeper compiled by Cython: no gain. Without the removal of outputs: 1 % more.",
     ),
     Target("spawns", "spawn_many_64", Bound(3, UVLOOP)),
     Target(

@@ -108,16 +108,7 @@ class Channel:
         was sent. Raises ``zmq.ZMQError`` for any other failure, ``EHOSTUNREACH`` from a
         ROUTER with ``ROUTER_MANDATORY`` above all.
         """
-        sent = 0
-        try:
-            taken = self._frames.send(frames)
-            if taken < len(frames):
-                self._block(frames, taken)
-            else:
-                sent = 1
-        finally:
-            self._sent(sent)
-        return sent == 1
+        return self.send_many((frames,)) == 1
 
     def send_many(self, messages: Sequence[tuple[bytes, ...]]) -> int:
         """Send messages until one would have to wait; return how many were sent.

@@ -181,7 +181,6 @@ class Requests:
         request_id: str | None = None,
     ) -> CommandResponse:
         """Send a command to an agent and return the server's consent."""
-        repeatable = repeatable or command_type in _READ_ONLY
         return _granted(
             await self._command(
                 agent_id, command_type, payload, timeout_secs, repeatable, request_id
@@ -191,9 +190,7 @@ class Requests:
 
     async def status(self, agent_id: UUID) -> AgentStatus:
         """Return an agent's status, and nothing else of what the answer holds."""
-        response = _granted(
-            await self._command(agent_id, ControlCommandType.GET_STATUS, repeatable=True), agent_id
-        )
+        response = _granted(await self._command(agent_id, ControlCommandType.GET_STATUS), agent_id)
         return response.status or _told_status(response)
 
     async def details(self, agent_id: UUID, *, info: bool = False) -> AgentDetails:
@@ -314,7 +311,7 @@ class Requests:
             ),
             CommandResponse,
             timeout_secs,
-            repeatable=repeatable,
+            repeatable=repeatable or command_type in _READ_ONLY,
             agent_id=agent_id,
         )
 

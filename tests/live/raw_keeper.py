@@ -49,10 +49,10 @@ def wait_until(condition: Callable[[], object], timeout_secs: float = _SECS) -> 
 
 
 @contextmanager
-def held_program(directory: Path) -> Iterator[Path]:
-    """Yield a ``sleep`` whose exec hangs until the end: who opens it waits for a lease on it."""
+def held_program(directory: Path, original: str = "/bin/sleep") -> Iterator[Path]:
+    """Yield a program whose exec hangs until the end: who opens it waits for a lease on it."""
     program = directory / "program"
-    shutil.copy("/bin/sleep", program)
+    shutil.copy(original, program)
     fd = os.open(program, os.O_RDONLY)
     try:
         fcntl.fcntl(fd, _F_SETSIG, signal.SIGURG)  # which is ignored

@@ -16,13 +16,7 @@ import pytest
 
 from descartes_fast.server.keeper import passing
 from descartes_fast.server.keeper.protocol import VERSION, frame
-from live.raw_keeper import (
-    INSTANCE,
-    RawKeeper,
-    held_program,
-    wait_until,
-    wait_until_prepared,
-)
+from live.raw_keeper import INSTANCE, RawKeeper, held_program, wait_until, wait_until_prepared
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

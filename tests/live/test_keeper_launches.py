@@ -9,13 +9,7 @@ from typing import Any
 
 import pytest
 
-from live.raw_keeper import (
-    RawKeeper,
-    RawServer,
-    held_program,
-    wait_until,
-    wait_until_prepared,
-)
+from live.raw_keeper import RawKeeper, RawServer, held_program, wait_until, wait_until_prepared
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses leases and prctl")
 
@@ -90,14 +84,14 @@ def test_end_waits_for_what_is_under_way_and_ends_it(keeper: RawKeeper) -> None:
 
 def test_keeper_does_not_become_another_while_a_launch_is_under_way(keeper: RawKeeper) -> None:
     server = keeper.greet()
-    with held_program(keeper.directory) as program:
-        launch = keeper.launch_fields("", argv=[str(program), "0"])
+    with held_program(keeper.directory, "/bin/sh") as program:
+        launch = keeper.launch_fields("", argv=[str(program), "-c", "exit 5"])
         launching = server.send("launch", **launch)
         wait_until_prepared(launch)
         refused = server.ask("renew", argv=keeper.command("new"))
         assert (refused["code"], refused["words"]) == ("busy", "there are launches under way")
     assert "pid" in server.reply(launching)
-    assert server.ended(launch["agent"])["exit_code"] == 0
+    assert server.ended(launch["agent"])["exit_code"] == 5
 
 
 def test_keeper_whose_server_is_lost_waits_for_what_is_under_way(keeper: RawKeeper) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from descartes_fast.server.keeper.protocol import VERSION
-from faults.processes import frozen
 from live.keepers import is_alive
-from live.raw_keeper import RawKeeper, RawServer, wait_until
+from live.raw_keeper import RawKeeper, RawServer, held_program, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -194,10 +193,11 @@ def test_renewal_that_cannot_be_is_refused_and_the_keeper_goes_on(
 
 def test_renewal_with_launches_under_way_is_refused(keeper: RawKeeper) -> None:
     server = keeper.greet()
-    with frozen(keeper.pid):
-        ids = [server.send("launch", **keeper.launch_fields("sleep 60")) for _ in range(20)]
-        renewing = server.send("renew", argv=keeper.command("new"))
-    assert server.reply(renewing)["code"] == "busy"
+    with held_program(keeper.directory) as program:
+        launches = [keeper.launch_fields("sleep 60") for _ in range(50)]
+        launches[0]["argv"] = [str(program), "60"]  # none is started before this one
+        ids = [server.send("launch", **launch) for launch in launches]
+        assert server.ask("renew", argv=keeper.command("new"))["code"] == "busy"
     assert all("pid" in server.reply(request_id) for request_id in ids)
 
 
